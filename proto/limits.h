@@ -48,6 +48,7 @@ enum {
     LIMIT_NETS = 1024,
     LIMIT_HOLDS = 1024,
     LIMIT_MX_HOSTS = 30, /* of one answer that we read */
+    LIMIT_POISON = 1024, /* messages parked because they killed a worker */
     LIMIT_MX_TRIED = 5,  /* hosts of one attempt (RFC 5321 5.1: at least two addresses) */
     LIMIT_ADDRESSES_TRIED = 10,
 };
@@ -61,6 +62,9 @@ enum {
     LIMIT_SEGMENT_BYTES_MAX = 256 << 20,
     LIMIT_RECORD_BYTES = 512 << 10, /* one record; ENQ with the envelope of many recipients fits */
     LIMIT_FRAME_BYTES = 64 << 10,   /* one control frame, master <-> child */
+    LIMIT_QUERY_ARGS = 32,
+    LIMIT_DRAIN_S = 7 * 86400,
+    EXCHANGE_RING_BYTES = 8 << 20,  /* one direction between two workers, with its header */
 };
 
 static_assert(LIMIT_BODY_CHUNK_BYTES + 4096 <= LIMIT_RECORD_BYTES, "a chunk fits a record");

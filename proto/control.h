@@ -1,0 +1,82 @@
+/*
+ * control - frames between the master and its children, decoded into our own structs.
+ *
+ * protobuf-c structs stop here: decode with a byte budget, check every range, free. One
+ * SOCK_SEQPACKET message is one frame, with up to CONTROL_FDS_MAX descriptors beside it.
+ */
+#ifndef PROTO_CONTROL_H
+#define PROTO_CONTROL_H
+
+#include "base/id.h"
+#include "base/net.h"
+#include "proto/limits.h"
+
+enum { CONTROL_FDS_MAX = 96, CONTROL_VERSION = 1, CONTROL_FD = 3, CONTROL_LOG_FD = 4 };
+
+enum control_kind {
+    CONTROL_READY = 1,
+    CONTROL_START,
+    CONTROL_HOLDS,
+    CONTROL_PEER_UP,
+    CONTROL_PEER_DOWN,
+    CONTROL_DRAIN,
+    CONTROL_DRAINED,
+    CONTROL_QUERY,
+    CONTROL_ANSWER,
+    CONTROL_RECOVERED,
+    CONTROL_KIND_COUNT
+};
+struct control_lane {
+    uint32_t lane, shard, worker, epoch;
+    struct ip address;
+};
+struct control_hold {
+    char kind[12]; /* lane tenant site message all */
+    char value[256];
+    char why[128];
+    uint64_t since;
+};
+#define CONTROL_NO_SLOT UINT32_MAX
+
+/* One frame; pointers are owned by the frame until control_free. */
+struct control_frame {
+    enum control_kind kind;
+    uint64_t generation, boot;
+    uint64_t incarnation; /* PEER_*: the peer's; START: your own, never reused within a boot */
+    uint64_t id, messages, milliseconds, damaged;
+    uint32_t pid, version, slot, workers, seconds, open;
+    int32_t core, status;
+    bool held, last;
+    char config_name[256];
+    char verb[24];
+    uint32_t *shards;      uint32_t shard_count;
+    uint32_t *listeners;   uint32_t listener_count;
+    struct control_lane *lanes; uint32_t lane_count;
+    struct control_hold *holds; uint32_t hold_count;
+    struct msg_id *poison; uint32_t poison_count;
+    char **args;           uint32_t arg_count; /* "key=value" */
+    uint8_t *body;         size_t body_bytes;
+};
+
+/* Sends one frame with descriptors (not closed). 0 or -errno (-EAGAIN: full, -EPIPE: the peer is gone,
+   -E2BIG: over LIMIT_FRAME_BYTES). A START with thousands of lanes may exceed a frame: it is sent as several
+   START frames, `last` true on the final one; receivers add lists up. */
+NODISCARD int control_send(int fd, const struct control_frame *f, const int *fds,
+                           unsigned fd_count);
+/* Receives one frame without blocking. 1 = got one (*fd_count in: room, out: received; CLOEXEC), 0
+ * = end of file, -EAGAIN, -EBADMSG (malformed). */
+NODISCARD int control_receive(int fd, struct control_frame *out, int *fds, unsigned *fd_count);
+void control_free(struct control_frame *f);
+/* Value of args[] key, or NULL. */
+const char *control_arg(const struct control_frame *f, const char *key);
+/* Is `kind` one of the scopes of a hold? */
+bool control_hold_kind_ok(const char *kind);
+
+/* The same without descriptors and sockets. Encode: 0 with *n bytes in out, or -E2BIG, -ENOMEM. */
+NODISCARD int control_encode(const struct control_frame *f, uint8_t *out, size_t cap, size_t *n);
+/* One whole frame: 0, -EBADMSG (malformed) or -ENOMEM; on failure *out holds nothing. */
+NODISCARD int control_decode(struct span bytes, struct control_frame *out);
+/* Sends an encoded frame, for a sender with a queue of its own. Results as control_send. */
+NODISCARD int control_send_bytes(int fd, struct span bytes, const int *fds, unsigned fd_count);
+
+#endif
