@@ -30,6 +30,12 @@ static inline bool span_eq(struct span a, struct span b)
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
+/* Without its first n bytes; there must be as many. */
+static inline struct span span_skip(struct span s, size_t n)
+{
+    MUST(n <= s.n);
+    return n == 0 ? s : span_of(s.p + n, s.n - n);
+}
 /* ASCII case-insensitive equality. */
 bool span_ieq(struct span a, struct span b);
 /* True when `a` begins with `prefix`, ASCII case-insensitive. */
