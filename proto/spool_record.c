@@ -11,10 +11,8 @@
  *   16 u32 meta_bytes
  *   20 u32 lane
  *   24 u32 epoch
- *   28 u32 zero      room for growth; a reader refuses anything else
- *   32 u64 position
- *   40 u64 segment
- *   48 u64 sequence
+ *   28 u32 salt      secret of the shard; recovery that looks for records in damaged bytes insists
+ * on it 32 u64 position 40 u64 segment 48 u64 sequence
  *
  * Readers insist: the whole meta is used up, counts agree with what follows, enums are in range. A
  * meta that passes its checksum and fails here was written by a bug or by a newer version: -EBADMSG
@@ -63,7 +61,7 @@ void record_head_write(uint8_t out[RECORD_HEAD_BYTES], const struct record_head 
     put_u32(&w, h->meta_bytes);
     put_u32(&w, h->lane);
     put_u32(&w, h->epoch);
-    put_u32(&w, 0);
+    put_u32(&w, h->salt);
     put_u64(&w, h->position);
     put_u64(&w, h->segment);
     put_u64(&w, h->sequence);
@@ -87,11 +85,11 @@ int record_head_read(struct span in, struct record_head *out)
     out->meta_bytes = cursor_u32(&c);
     out->lane = cursor_u32(&c);
     out->epoch = cursor_u32(&c);
-    uint32_t zero = cursor_u32(&c);
+    out->salt = cursor_u32(&c);
     out->position = cursor_u64(&c);
     out->segment = cursor_u64(&c);
     out->sequence = cursor_u64(&c);
-    if (c.bad || magic != HEAD_MAGIC || zero != 0)
+    if (c.bad || magic != HEAD_MAGIC)
         return -EBADMSG;
     if (out->type == 0 || out->type >= RECORD_TYPE_COUNT)
         return -EBADMSG;

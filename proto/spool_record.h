@@ -36,6 +36,7 @@ struct record_head {
     uint32_t meta_bytes;  /* head + meta: what the index keeps */
     uint32_t lane;        /* 0: concerns the shard */
     uint32_t epoch;
+    uint32_t salt;        /* secret of the shard: what a hostile body holds cannot pass for a record */
     uint64_t position;    /* of the lane, 1, 2, ...; 0 for the shard's own */
     uint64_t segment;     /* id of the segment it was written to */
     uint64_t sequence;    /* of the shard, +1 a record */

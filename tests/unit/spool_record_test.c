@@ -267,6 +267,7 @@ static const struct record_head sample_head = {
     .flags = 1,
     .lane = 7,
     .epoch = 3,
+    .salt = 0xfeedbeef,
     .position = 1ULL << 40,
     .segment = 12,
     .sequence = 99,
@@ -307,6 +308,7 @@ static void test_head_round_trip(void **state)
     assert_int_equal(h.bytes, n);
     assert_int_equal(h.lane, sample_head.lane);
     assert_int_equal(h.epoch, sample_head.epoch);
+    assert_int_equal(h.salt, sample_head.salt);
     assert_int_equal(h.position, sample_head.position);
     assert_int_equal(h.segment, sample_head.segment);
     assert_int_equal(h.sequence, sample_head.sequence);
