@@ -1,0 +1,73 @@
+# Tests: unit programs and fuzzers. Scenario, node and crash tests have rules of their own below.
+#
+#   make -k unit           builds and runs every tests/unit/test_*.c; -k goes on after a failure
+#   make unit-test_crc     one of them, with its output
+#   make fuzz FUZZ_S=10    every tests/fuzz/fuzz_*.c for so many seconds each (needs clang)
+#   make tidy              the rules of the house
+
+UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
+UNIT_BIN := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
+BENCH_TEST_OBJ := $(call obj,$(filter-out bench/main.c,$(call src,bench)))
+
+# A program links the rooms whose headers it includes, and no others: what does not build yet in one
+# room breaks the tests of that room alone. Simulated disks, clocks and peers live in tests/sim.
+UNIT_WORKER := $(if $(UNIT_SRC),$(shell grep -lE '^.include "(worker|tests/sim)/' $(UNIT_SRC)))
+UNIT_SIM := $(if $(UNIT_SRC),$(shell grep -l '^.include "tests/sim/' $(UNIT_SRC)))
+UNIT_MASTER := $(if $(UNIT_SRC),$(shell grep -l '^.include "master/' $(UNIT_SRC)))
+unit_bin = $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(1))
+
+$(call unit_bin,$(UNIT_WORKER)): $(B)/libworker.a
+$(call unit_bin,$(UNIT_SIM)): $(B)/libsim.a
+$(B)/libsim.a: $(call obj,$(call src,tests/sim))
+$(call unit_bin,$(UNIT_WORKER)): LIBS_room += $(LIBS_worker)
+$(call unit_bin,$(UNIT_MASTER)): $(B)/libmaster.a
+$(call unit_bin,$(UNIT_MASTER)): LIBS_room += $(LIBS_master)
+$(filter $(B)/tests/unit/test_bench_%,$(UNIT_BIN)): $(BENCH_TEST_OBJ)
+$(filter $(B)/tests/unit/test_bench_%,$(UNIT_BIN)): LIBS_room += $(LIBS_bench)
+
+# Archives twice: the order of prerequisites is not the order in which they need each other.
+$(UNIT_BIN): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(B)/libcore.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(filter %.a,$^) $(ALL_LDFLAGS) \
+	    -lcmocka $(LIBS_room) $(LIBS_core)
+$(UNIT_BIN:=.o): | $(PROTO_GEN:.c=.h) $(EMBED)
+
+UNIT_RUNS := $(patsubst tests/unit/%.c,unit-%,$(UNIT_SRC))
+.PHONY: unit $(UNIT_RUNS)
+unit: $(UNIT_RUNS)
+	@echo "unit: $(words $(UNIT_RUNS)) programs passed"
+$(UNIT_RUNS): unit-%: $(B)/tests/unit/%
+	@if $< >$<.log 2>&1; then echo "pass $*"; else echo "FAIL $*"; cat $<.log; exit 1; fi
+
+# Fuzzers: the code under test is compiled once more, with coverage.
+FUZZ_CC := clang
+FUZZ_S ?= 60
+FUZZ_FLAGS := -std=c11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZ_SRC))
+FUZZ_OBJ := $(patsubst %.c,$(B)/fuzz/%.o,$(BASE_SRC) $(PROTO_SRC)) $(PROTO_GEN:.c=.o)
+FUZZ_BIN := $(addprefix $(B)/fuzz/fuzz_,$(FUZZ_NAMES))
+
+$(B)/fuzz/%.o: %.c | $(PROTO_GEN:.c=.h)
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(CPPFLAGS) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
+$(B)/fuzz/libcore.a: $(FUZZ_OBJ)
+$(FUZZ_BIN): $(B)/fuzz/fuzz_%: $(B)/fuzz/tests/fuzz/fuzz_%.o $(B)/fuzz/libcore.a
+	$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer -o $@ $^ -lprotobuf-c
+
+# New finds go to the build directory, never into the tree: the corpus there is made by hand.
+FUZZ_RUNS := $(addprefix fuzz-,$(FUZZ_NAMES))
+.PHONY: fuzz fuzz-build $(FUZZ_RUNS)
+fuzz: $(FUZZ_RUNS)
+fuzz-build: $(FUZZ_BIN)
+$(FUZZ_RUNS): fuzz-%: $(B)/fuzz/fuzz_%
+	@mkdir -p $(B)/fuzz/finds/$*
+	@$< -max_total_time=$(FUZZ_S) -timeout=5 -max_len=8192 -verbosity=0 -print_final_stats=1 \
+	    -artifact_prefix=$(B)/fuzz/$*- $(B)/fuzz/finds/$* $(wildcard tests/fuzz/corpus/$*) \
+	    >$(B)/fuzz/$*.log 2>&1 && \
+	    echo "pass fuzz $*: $$(sed -n 's/^stat::number_of_executed_units: *//p' $(B)/fuzz/$*.log) runs" || \
+	    { echo "FAIL fuzz $*"; cat $(B)/fuzz/$*.log; exit 1; }
+
+.PHONY: tidy
+tidy:
+	sh tests/tidy.sh
