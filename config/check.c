@@ -1,0 +1,238 @@
+/*
+ * check - what one key alone cannot tell: relations between keys, and values made of others.
+ *
+ * Runs after everything was read, also when there were errors, so that all are told at once; what
+ * could not be read is then simply not there.
+ */
+#include "base/crc.h"
+#include "base/text.h"
+#include "config/load.h"
+#include "config/value.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/un.h>
+
+static struct node *top_key(const struct loader *l, const char *name)
+{
+    return tree_get(&l->own, l->own.root, name);
+}
+
+/* The node of section.name, or of the section, or the top: where an error about it belongs. */
+static const struct node *place_of(const struct loader *l, const char *section, const char *name)
+{
+    struct node *s = top_key(l, section);
+    struct node *n = tree_get(&l->own, s, name);
+    if (n != NULL)
+        return n;
+    return s != NULL ? s : l->own.root;
+}
+
+/* Pairs of keys of one section of which the first must not be larger. */
+static const struct {
+    enum key_scope scope;
+    const char *section, *small, *large;
+} pairs[] = {
+    {SCOPE_QUEUE, "queue", "retry_first", "retry_max"},
+    {SCOPE_QUEUE, "queue", "retry_greylist", "retry_max"},
+    {SCOPE_CLIENT, "client", "host_retry", "host_retry_max"},
+    {SCOPE_DNS, "dns", "query", "total"},
+};
+
+static void check_pairs(struct loader *l)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(pairs); i++) {
+        const struct config_key *a = config_key_find(pairs[i].scope, pairs[i].small);
+        const struct config_key *b = config_key_find(pairs[i].scope, pairs[i].large);
+        MUST(a != NULL);
+        MUST(b != NULL);
+        const uint8_t *base = (const uint8_t *)l->c;
+        char small[32], large[32];
+        struct text s = text_of(small, sizeof small), g = text_of(large, sizeof large);
+        uint64_t most = value_load(base + b->offset, b->bytes);
+        bool unread = most < b->min; /* it was wrong, and that is reported */
+        if (unread || value_load(base + a->offset, a->bytes) <= most)
+            continue;
+        value_format(a, base + a->offset, &s);
+        value_format(b, base + b->offset, &g);
+        report_at(&l->report, place_of(l, pairs[i].section, pairs[i].small),
+                  "%s (%s) is longer than %s (%s)", a->name, small, b->name, large);
+    }
+}
+
+static void check_segment(struct loader *l)
+{
+    if (l->c->spool_options.segment_bytes % LIMIT_BATCH_BYTES != 0)
+        report_at(&l->report, place_of(l, "spool_options", "segment"), "is not a multiple of 1M");
+}
+
+/* The number of the node in message ids: the same on every start, and rarely that of another. */
+static void set_node_id(struct config *c)
+{
+    if (c->node_id == 0)
+        c->node_id = (uint16_t)(1 + crc32c(0, span_str(c->node)) % UINT16_MAX);
+}
+
+static void set_hostname(struct loader *l)
+{
+    struct config *c = l->c;
+    if (c->hostname[0] != '\0' || l->lists[LIST_LANES].count == 0)
+        return;
+    const struct config_lane *lane = load_item(l, LIST_LANES, 0);
+    memcpy(c->hostname, lane->ehlo, sizeof c->hostname);
+}
+
+static void set_socket(struct loader *l)
+{
+    struct config *c = l->c;
+    char path[sizeof c->run + sizeof "/api.sock"];
+    const struct sockaddr_un *un = NULL;
+
+    if (c->api.socket[0] != '\0')
+        return;
+    int n = snprintf(path, sizeof path, "%s/api.sock", c->run);
+    if (n < 0 || (size_t)n >= sizeof un->sun_path) {
+        const struct node *run = top_key(l, "run");
+        report_at(&l->report, run == NULL ? l->own.root : run,
+                  "is too long for a socket below it (at most %zu bytes)",
+                  sizeof un->sun_path - sizeof "/api.sock");
+        return;
+    }
+    memcpy(c->api.socket, path, (size_t)n + 1);
+}
+
+/* Tenants by name. */
+static const struct config_tenant *tenant_at(const struct loader *l, uint32_t i)
+{
+    return load_item(l, LIST_TENANTS, i);
+}
+
+/* Index of a tenant, or -1. */
+static int64_t find_tenant(const struct loader *l, const char *name)
+{
+    for (uint32_t i = 0; i < l->lists[LIST_TENANTS].count; i++) {
+        if (strcmp(tenant_at(l, i)->name, name) == 0)
+            return i;
+    }
+    return -1;
+}
+
+static void report_no_tenant(struct loader *l, const struct node *at)
+{
+    char found[REPORT_FOUND_BYTES];
+    report_at(&l->report, at, "there is no tenant %s", report_found(at, found));
+}
+
+/* The tenant of everybody else: the one named, or "default", made if it is not there. */
+static void set_default_tenant(struct loader *l)
+{
+    const struct node *given = top_key(l, "default_tenant");
+    bool named = given != NULL && given->kind == NODE_WORD && given->text[0] != '\0';
+    int64_t i = find_tenant(l, named ? given->text : "default");
+
+    if (i < 0 && named) {
+        report_no_tenant(l, given);
+        return;
+    }
+    if (i < 0) {
+        struct config_tenant made = {.name = "default"};
+        load_map(l, NULL, SCOPE_TENANT, &made, LOAD_PRESETS);
+        made.first_net = l->lists[LIST_TENANT_NETS].count;
+        i = l->lists[LIST_TENANTS].count;
+        if (load_add(l, LIST_TENANTS, NULL, &made) == NULL)
+            return;
+    }
+    l->c->default_tenant = (uint16_t)i;
+}
+
+static void check_listener_tenants(struct loader *l)
+{
+    for (uint32_t i = 0; i < l->lists[LIST_LISTENERS].count; i++) {
+        const struct config_listener *x = load_item(l, LIST_LISTENERS, i);
+        if (x->tenant[0] != '\0' && find_tenant(l, x->tenant) < 0)
+            report_no_tenant(l, tree_get(&l->own, l->lists[LIST_LISTENERS].nodes[i], "tenant"));
+    }
+}
+
+/*
+ * Networks either lie within each other or apart, so that after sorting by first address, wider
+ * first, a network overlaps with an earlier one exactly when it lies within the last one that lay
+ * within no other.
+ */
+struct owned_net {
+    struct ip_net net;
+    uint32_t tenant;
+    const struct node *node;
+};
+
+static int by_place(const void *a, const void *b)
+{
+    const struct owned_net *x = a, *y = b;
+    bool x4 = ip_is_v4(&x->net.ip) && x->net.bits >= 96;
+    bool y4 = ip_is_v4(&y->net.ip) && y->net.bits >= 96;
+    if (x4 != y4)
+        return x4 ? -1 : 1;
+    int order = memcmp(x->net.ip.b, y->net.ip.b, sizeof x->net.ip.b);
+    return order != 0 ? order : (int)x->net.bits - (int)y->net.bits;
+}
+
+static struct owned_net *collect_nets(const struct loader *l)
+{
+    const struct load_list *nets = &l->lists[LIST_TENANT_NETS];
+    struct owned_net *all = calloc(nets->count, sizeof *all);
+    if (all == NULL)
+        return NULL;
+    for (uint32_t t = 0; t < l->lists[LIST_TENANTS].count; t++) {
+        const struct config_tenant *tenant = tenant_at(l, t);
+        for (uint32_t i = 0; i < tenant->net_count; i++) {
+            uint32_t at = tenant->first_net + i;
+            memcpy(&all[at].net, load_item(l, LIST_TENANT_NETS, at), sizeof all[at].net);
+            all[at].tenant = t;
+            all[at].node = nets->nodes[at];
+        }
+    }
+    qsort(all, nets->count, sizeof *all, by_place);
+    return all;
+}
+
+static void check_overlaps(struct loader *l)
+{
+    uint32_t count = l->lists[LIST_TENANT_NETS].count;
+    if (count == 0)
+        return;
+    struct owned_net *all = collect_nets(l);
+    if (all == NULL) {
+        l->no_memory = true;
+        return;
+    }
+    const struct owned_net *cover = &all[0];
+    for (uint32_t i = 1; i < count; i++) {
+        if (!ip_in_net(&all[i].net.ip, &cover->net)) {
+            cover = &all[i];
+            continue;
+        }
+        if (all[i].tenant == cover->tenant)
+            continue;
+        /* The error stands where the later line is. */
+        const struct owned_net *a = &all[i], *b = cover;
+        bool swap = a->node->line < b->node->line;
+        report_at(&l->report, swap ? b->node : a->node,
+                  "overlaps with a network of tenant %s "
+                  "(line %u)",
+                  tenant_at(l, swap ? a->tenant : b->tenant)->name,
+                  swap ? a->node->line : b->node->line);
+    }
+    free(all);
+}
+
+void check_all(struct loader *l)
+{
+    check_pairs(l);
+    check_segment(l);
+    set_node_id(l->c);
+    set_hostname(l);
+    set_socket(l);
+    set_default_tenant(l);
+    check_listener_tenants(l);
+    check_overlaps(l);
+}
