@@ -1,5 +1,5 @@
 /*
- * The server's side of SMTP as a table: state x verb; and the two content states beside it.
+ * The server's side of SMTP as a table: verb x state; and the two content states beside it.
  *
  * Invariants: while a session is paused nothing is read from its input; content bytes never reach
  * the command parser.
@@ -294,13 +294,19 @@ static enum session_state unknown(struct sink_session *c, struct span argument)
 }
 
 /* clang-format off */
-static verb_action *const table[SESSION_DATA][VERB_COUNT] = {
-    /*                   HELO     EHLO     MAIL          RCPT          DATA          BDAT       RSET     NOOP     VRFY     QUIT     OTHER */
-    [SESSION_NEW]    = { on_helo, on_ehlo, bad_sequence, bad_sequence, bad_sequence, bad_chunk, on_rset, on_noop, on_vrfy, on_quit, unknown },
-    [SESSION_READY]  = { on_helo, on_ehlo, on_mail,      bad_sequence, bad_sequence, bad_chunk, on_rset, on_noop, on_vrfy, on_quit, unknown },
-    [SESSION_MAIL]   = { on_helo, on_ehlo, bad_sequence, on_rcpt,      bad_sequence, bad_chunk, on_rset, on_noop, on_vrfy, on_quit, unknown },
-    [SESSION_RCPT]   = { on_helo, on_ehlo, bad_sequence, on_rcpt,      on_data,      on_bdat,   on_rset, on_noop, on_vrfy, on_quit, unknown },
-    [SESSION_CHUNKS] = { on_helo, on_ehlo, bad_sequence, bad_sequence, bad_sequence, on_more,   on_rset, on_noop, on_vrfy, on_quit, unknown },
+static verb_action *const table[VERB_COUNT][SESSION_DATA] = {
+    /*              NEW            READY          MAIL           RCPT           CHUNKS */
+    [VERB_HELO]  = {on_helo,       on_helo,       on_helo,       on_helo,       on_helo},
+    [VERB_EHLO]  = {on_ehlo,       on_ehlo,       on_ehlo,       on_ehlo,       on_ehlo},
+    [VERB_MAIL]  = {bad_sequence,  on_mail,       bad_sequence,  bad_sequence,  bad_sequence},
+    [VERB_RCPT]  = {bad_sequence,  bad_sequence,  on_rcpt,       on_rcpt,       bad_sequence},
+    [VERB_DATA]  = {bad_sequence,  bad_sequence,  bad_sequence,  on_data,       bad_sequence},
+    [VERB_BDAT]  = {bad_chunk,     bad_chunk,     bad_chunk,     on_bdat,       on_more},
+    [VERB_RSET]  = {on_rset,       on_rset,       on_rset,       on_rset,       on_rset},
+    [VERB_NOOP]  = {on_noop,       on_noop,       on_noop,       on_noop,       on_noop},
+    [VERB_VRFY]  = {on_vrfy,       on_vrfy,       on_vrfy,       on_vrfy,       on_vrfy},
+    [VERB_QUIT]  = {on_quit,       on_quit,       on_quit,       on_quit,       on_quit},
+    [VERB_OTHER] = {unknown,       unknown,       unknown,       unknown,       unknown},
 };
 /* clang-format on */
 
@@ -324,7 +330,7 @@ static void take_command(struct sink_session *c, struct span line)
         n++;
     enum verb verb = verb_of(span_of(line.p, n));
     struct span argument = trim(span_of(line.p + n, line.n - n));
-    enum session_state next = table[c->state][verb](c, argument);
+    enum session_state next = table[verb][c->state](c, argument);
     if (c->state != SESSION_CLOSING)
         c->state = next;
     if (c->state == SESSION_CHUNK && c->tx.chunk_left == 0)

@@ -132,6 +132,7 @@ static void begin(struct source_conn *c, const struct job *job)
     struct transaction *t = &c->ring[place];
 
     MUST(c->open < SOURCE_WINDOW_MAX);
+    MUST(!rcpt_set_is_empty(&job->pending));
     *t = (struct transaction){.job = *job};
     c->open++;
     c->messages++;
@@ -432,13 +433,14 @@ static enum await dot_accepted(struct source_conn *c, unsigned code)
 static enum await dot_refused(struct source_conn *c, unsigned code)
 {
     struct transaction *t = head(c);
+    bool had_envelope = !rcpt_set_is_empty(&t->accepted);
 
     /* Sent ahead behind a failed chunk: refused for its sake, not for its own. */
-    if (c->resync && code == 503) {
+    if (c->resync && code == 503 && (t->code == 503 || had_envelope)) {
         settle_head(c, FATE_UNTRIED);
         return next_head(c);
     }
-    if (!rcpt_set_is_empty(&t->accepted))
+    if (had_envelope)
         t->code = 0;
     note_refusal(t, code);
     if (mode_of(c) == SOURCE_CHUNKING)
