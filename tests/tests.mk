@@ -11,13 +11,16 @@ BENCH_TEST_OBJ := $(call obj,$(filter-out bench/main.c,$(call src,bench)))
 
 # A program links the rooms whose headers it includes, and no others: what does not build yet in one
 # room breaks the tests of that room alone. Simulated disks, clocks and peers live in tests/sim.
+UNIT_ABOVE := $(if $(UNIT_SRC),$(shell grep -lE '^.include "(config|worker|master|bench|tests/sim)/' $(UNIT_SRC)))
 UNIT_WORKER := $(if $(UNIT_SRC),$(shell grep -lE '^.include "(worker|tests/sim)/' $(UNIT_SRC)))
 UNIT_SIM := $(if $(UNIT_SRC),$(shell grep -l '^.include "tests/sim/' $(UNIT_SRC)))
 UNIT_MASTER := $(if $(UNIT_SRC),$(shell grep -l '^.include "master/' $(UNIT_SRC)))
 unit_bin = $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(1))
 
-$(call unit_bin,$(UNIT_WORKER)): $(B)/libworker.a
+# The simulated side comes first in the link, so that its symbols win.
 $(call unit_bin,$(UNIT_SIM)): $(B)/libsim.a
+$(call unit_bin,$(UNIT_ABOVE)): $(B)/libcore.a
+$(call unit_bin,$(UNIT_WORKER)): $(B)/libworker.a
 $(B)/libsim.a: $(call obj,$(call src,tests/sim))
 $(call unit_bin,$(UNIT_WORKER)): LIBS_room += $(LIBS_worker)
 $(call unit_bin,$(UNIT_MASTER)): $(B)/libmaster.a
@@ -26,7 +29,8 @@ $(filter $(B)/tests/unit/test_bench_%,$(UNIT_BIN)): $(BENCH_TEST_OBJ)
 $(filter $(B)/tests/unit/test_bench_%,$(UNIT_BIN)): LIBS_room += $(LIBS_bench)
 
 # Archives twice: the order of prerequisites is not the order in which they need each other.
-$(UNIT_BIN): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(B)/libcore.a
+$(B)/libproto.a: $(call obj,$(PROTO_SRC) $(BASE_SRC)) $(PROTO_GEN:.c=.o)
+$(UNIT_BIN): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(B)/libproto.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(filter %.a,$^) $(ALL_LDFLAGS) \
 	    -lcmocka $(LIBS_room) $(LIBS_core)
