@@ -55,7 +55,8 @@ void pool_fini(struct pool *p)
 {
     if (p->base == NULL)
         return;
-    UNPOISON(p->base, range_bytes(p));
+    /* Not the whole range: its shadow would be touched, and be larger than the memory. */
+    UNPOISON(p->base, ((size_t)p->touched + 1) * p->object_bytes);
     MUST(munmap(p->base, range_bytes(p)) == 0);
     *p = (struct pool){.name = p->name};
 }
