@@ -27,7 +27,7 @@ struct conn_events {
     void (*on_data)(void *owner, struct conn *c, struct span data);
     /* Body mode: bytes received into the buffer, > 0. */
     void (*on_filled)(void *owner, struct conn *c, size_t bytes);
-    /* All queued output has left to the kernel; memory given by conn_put_ref is free again. */
+    /* All queued output has left to the kernel (once for each time the queue became empty); memory given by conn_put_ref is free again. */
     void (*on_sent)(void *owner, struct conn *c);
     /* The peer closed (0) or the connection failed (-errno). The session still has to call conn_close. */
     void (*on_eof)(void *owner, struct conn *c, int res);
@@ -63,13 +63,17 @@ void conn_attach(struct conn *c, const struct conn_events *ev, void *owner);
 /* Command mode from now on. */
 void conn_recv(struct conn *c);
 /* Body mode: one receive of 1..n bytes (exactly n, or less at EOF, when `exact`) into buf, which the session keeps
-   until on_filled, on_eof or on_closed. One at a time. Bytes that multishot had already taken are delivered by on_data first
-   when called outside on_data: the session must be ready for on_data until the first on_filled. */
+   until on_filled, on_eof or on_closed. One at a time. Bytes that multishot had already taken are copied into buf first,
+   so on_data does not come between this call and its on_filled; what they have more than n comes after on_filled, in the
+   way that the session chose there (conn_recv_into again, or on_data). */
 void conn_recv_into(struct conn *c, void *buf, size_t n, bool exact);
-/* No more receives until conn_recv / conn_recv_into; on_data may still come for what is already here. */
+/* No more receives until conn_recv / conn_recv_into; on_data may still come for what is already here, and so may the on_filled
+   of a receive into memory of the session, which stays posted. Costs a cancel: for a wait of a few turns it is cheaper to
+   keep what on_data brings. */
 void conn_recv_pause(struct conn *c);
 
-/* Room for n bytes of output (n <= 4096), to be written before the turn ends; NULL when output memory is short: close. */
+/* Room for n bytes of output (1..4096), to be written before the turn ends; NULL when output memory is short (64 KB a
+   connection): close, or wait for on_sent. On a connection that is closing or broken the bytes go nowhere. */
 NODISCARD uint8_t *conn_put(struct conn *c, size_t n);
 /* Queues memory of the session; it must stay unchanged until on_sent or on_closed. At most 8 pieces may be queued;
    -ENOBUFS beyond. */
@@ -78,7 +82,9 @@ NODISCARD int conn_put_ref(struct conn *c, struct span s);
 size_t conn_out_bytes(const struct conn *c);
 
 /* Sends what is queued, then shuts down, waits for every operation, closes; on_closed follows from io_turn. With `now`
-   queued output is dropped. May be called twice. */
+   queued output is dropped. May be called twice. Of all callbacks only on_closed comes after this call; output queued later goes
+   nowhere. Without `now` an accepted connection reads and drops what the peer still sends until its end (at most 2 s), so that
+   no reset eats the last reply; flushing takes at most 30 s. */
 void conn_close(struct conn *c, bool now);
 
 void conn_peer(const struct conn *c, struct ip *ip, uint16_t *port);
