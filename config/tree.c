@@ -162,13 +162,14 @@ static int add_node(struct builder *b, enum node_kind kind, uint32_t line, struc
     return 0;
 }
 
-static bool has_control(struct span s)
+/* Nothing that is configured needs more, and what is shown can then be read again as it was. */
+static bool is_printable(struct span s)
 {
     for (size_t i = 0; i < s.n; i++) {
-        if (s.p[i] < 0x20 || s.p[i] == 0x7f)
-            return true;
+        if (s.p[i] < 0x20 || s.p[i] >= 0x7f)
+            return false;
     }
-    return false;
+    return true;
 }
 
 static bool expects_key(const struct builder *b)
@@ -178,8 +179,8 @@ static bool expects_key(const struct builder *b)
 
 static int on_key(struct builder *b, struct span s, uint32_t line)
 {
-    if (s.n == 0 || s.n > KEY_BYTES_MAX || has_control(s))
-        return fail(b, line, "a key is one word of 1 to 255 bytes");
+    if (s.n == 0 || s.n > KEY_BYTES_MAX || !is_printable(s))
+        return fail(b, line, "a key is one word of 1 to 255 printable ASCII characters");
     b->key = keep_text(b->tree, s);
     b->key_line = line;
     return b->key == NULL ? -ENOMEM : 0;
@@ -211,8 +212,9 @@ static int on_scalar(struct builder *b, const yaml_event_t *e)
         n->kind = NODE_NOTHING;
         return 0;
     }
-    if (has_control(s)) {
-        report_at(b->report, n, "holds a control character or runs over several lines");
+    if (!is_printable(s)) {
+        report_at(b->report, n,
+                  "holds a character other than printable ASCII, or runs over several lines");
         n->kind = NODE_BAD;
         return 0;
     }

@@ -3,9 +3,10 @@
  *
  * Owner:  the loader; nodes and their texts live until tree_fini.
  * Input:  one YAML document in UTF-8, of words, lists and mappings; libyaml reads it.
- * Never:  anchors, aliases, tags, more than one document, control characters, keys that are no
- *         words, mappings deeper than TREE_DEPTH_MAX, or more than TREE_NODES_MAX nodes: each is an
- *         error with its line. (An alias may be a bomb, and a file with anchors is hard to read.)
+ * Never:  anchors, aliases, tags, more than one document, words beyond printable ASCII, keys that
+ *         are no words, mappings deeper than TREE_DEPTH_MAX, or more than TREE_NODES_MAX nodes:
+ * each is an error with its line. (An alias may be a bomb, and a file with anchors is hard to
+ * read.)
  */
 #ifndef CONFIG_TREE_H
 #define CONFIG_TREE_H

@@ -83,6 +83,8 @@ static bool ends_in_number(const char *s)
 bool value_name_ok(const char *s)
 {
     size_t n = strlen(s);
+    if (n > 0 && !is_alnum(s[0]))
+        return false;
     for (size_t i = 0; i < n; i++) {
         bool lower_case = is_alnum(s[i]) && !(s[i] >= 'A' && s[i] <= 'Z');
         if (!lower_case && s[i] != '-')
@@ -370,7 +372,7 @@ static void allow_path(const struct config_key *k, struct text *out)
 
 static const char *const allowed_texts[KEY_TYPE_COUNT] = {
     [KEY_BOOL] = "true or false",
-    [KEY_NAME] = "a name (1 to 32 of a-z, 0-9 and -)",
+    [KEY_NAME] = "a name (1 to 32 of a-z, 0-9 and -, which is not the first)",
     [KEY_HOST] = "a full host name such as mail.example.net",
     [KEY_EHLO] = "a host name such as out10.example.net",
     [KEY_DOMAIN] = "a domain such as example.net",

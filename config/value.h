@@ -25,7 +25,7 @@ void value_put_word(struct text *out, const char *word);
 NODISCARD int value_word_index(const char *const *words, const char *word);
 /* A host name or domain of RFC 1123 letters, digits and hyphens, without a final dot. */
 bool value_domain_ok(struct span s);
-/* 1..LIMIT_NAME_BYTES of a-z, 0-9 and -. */
+/* 1..LIMIT_NAME_BYTES of a-z, 0-9 and -, which is not the first. */
 bool value_name_ok(const char *s);
 /* An unsigned field of 1, 2, 4 or 8 bytes. */
 uint64_t value_load(const void *field, size_t bytes);
