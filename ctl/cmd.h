@@ -1,0 +1,18 @@
+/* cmd - commands that do more than ask a verb and render its answer: `run` of command.c's rows. */
+#ifndef CTL_CMD_H
+#define CTL_CMD_H
+
+#include "ctl/cli.h"
+
+int run_check(struct cli *c);
+int run_show_config(struct cli *c);
+int run_show_keys(struct cli *c);
+int run_help(struct cli *c);
+int run_version(struct cli *c);
+int run_hold(struct cli *c);
+int run_retry(struct cli *c);
+int run_delete(struct cli *c);
+int run_events(struct cli *c);
+int run_top(struct cli *c);
+
+#endif

@@ -1,0 +1,253 @@
+/* render_queue - queue, why, show, sites, lanes; see render.h. */
+#include "ctl/grid.h"
+#include "ctl/render.h"
+
+static const struct grid_column queue_columns[] = {
+    {"", "key", GRID_TEXT, GRID_FLEX},
+    {"QUEUED", "queued", GRID_COUNT, GRID_FIXED},
+    {"READY", "ready", GRID_COUNT, GRID_FIXED},
+    {"WAITING", "waiting", GRID_COUNT, GRID_FIXED},
+    {"HELD", "held", GRID_COUNT, GRID_OPTIONAL},
+    {"IN FLIGHT", "in_flight", GRID_COUNT, GRID_FIXED},
+    {"BOUNCE DUE", "bounce_due", GRID_COUNT, GRID_OPTIONAL},
+    {"PARKED", "parked", GRID_COUNT, GRID_OPTIONAL},
+    {"OLDEST", "oldest_s", GRID_SECONDS, GRID_FIXED},
+    {"NEXT", "next_due_s", GRID_SECONDS, GRID_OPTIONAL},
+    {"REASONS", "reasons", GRID_REASONS, GRID_FLEX | GRID_OPTIONAL},
+};
+
+static const struct grid_column message_columns[] = {
+    {"ID", "id", GRID_TEXT, GRID_FIXED},
+    {"/", "index", GRID_COUNT, GRID_FIXED},
+    {"RECIPIENT", "rcpt", GRID_TEXT, GRID_FLEX},
+    {"SENDER", "sender", GRID_TEXT, GRID_FLEX},
+    {"LANE", "lane", GRID_TEXT, GRID_FIXED},
+    {"STATE", "state", GRID_TEXT, GRID_FIXED},
+    {"REASON", "reason", GRID_TEXT, GRID_FIXED},
+    {"TRIES", "attempts", GRID_COUNT, GRID_FIXED},
+    {"AGE", "age_s", GRID_SECONDS, GRID_FIXED},
+    {"DUE IN", "due_in_s", GRID_SECONDS, GRID_OPTIONAL},
+    {"SIZE", "bytes", GRID_BYTES, GRID_FIXED},
+    {"LAST REPLY", "last_reply", GRID_TEXT, GRID_FLEX | GRID_OPTIONAL},
+};
+
+void render_messages(const struct view *v, const json_t *rows)
+{
+    (void)grid_print(v, message_columns, ARRAY_COUNT(message_columns), rows);
+}
+
+static void note_cut(const struct view *v, const json_t *answer)
+{
+    char number[VIEW_NUMBER_BYTES];
+    double cut = json_number(answer, "rows_cut", 0);
+    if (cut > 0)
+        view_fmt(v, "... and %s more: --limit shows more\n", unit_count(cut, number));
+}
+
+int render_queue(struct cli *c, const json_t *answer)
+{
+    const json_t *rows = json_object_get(answer, "rows");
+    const char *by = call_get(&c->call, "by");
+    struct grid_column columns[ARRAY_COUNT(queue_columns)];
+    char title[32];
+
+    if (by == NULL)
+        by = "site";
+    if (json_array_size(rows) == 0) {
+        view_fmt(&c->view, "nothing is queued%s\n", c->given_count > 0 ? " that matches" : "");
+        return CLI_OK;
+    }
+    if (strcmp(by, "message") == 0) {
+        render_messages(&c->view, rows);
+    } else {
+        size_t n = view_fit(by, sizeof title - 1);
+        for (size_t i = 0; i < n; i++)
+            title[i] = (char)(by[i] >= 'a' && by[i] <= 'z' ? by[i] - 'a' + 'A' : by[i]);
+        title[n] = '\0';
+        memcpy(columns, queue_columns, sizeof columns);
+        columns[0].title = title;
+        (void)grid_print(&c->view, columns, ARRAY_COUNT(columns), rows);
+    }
+    note_cut(&c->view, answer);
+    return CLI_OK;
+}
+
+static void put_line(const struct view *v, const char *label, const char *value)
+{
+    if (value == NULL || value[0] == '\0')
+        return;
+    view_fmt(v, "  %-11s ", label);
+    view_put(v, value);
+    view_fmt(v, "\n");
+}
+
+static void put_cell(const struct view *v, const char *label, const json_t *value,
+                     enum grid_kind kind)
+{
+    char cell[GRID_CELL_BYTES];
+    if (value == NULL || json_is_null(value))
+        return;
+    (void)grid_cell(value, kind, cell);
+    put_line(v, label, cell);
+}
+
+static void put_limits(const struct view *v, const json_t *limits)
+{
+    const char *name;
+    json_t *value;
+    bool first = true;
+    json_object_foreach((json_t *)(uintptr_t)limits, name, value)
+    {
+        char cell[GRID_CELL_BYTES];
+        (void)grid_cell(value, GRID_COUNT, cell);
+        view_fmt(v, "%s", first ? "  limits      " : ", ");
+        view_put(v, name);
+        view_fmt(v, " %s", cell);
+        first = false;
+    }
+    if (!first)
+        view_fmt(v, "\n");
+}
+
+int render_why(struct cli *c, const json_t *answer)
+{
+    const json_t *rows = json_object_get(answer, "rows");
+    const struct view *v = &c->view;
+    size_t i;
+    const json_t *row;
+
+    if (json_array_size(rows) == 0) {
+        view_fmt(v, "nothing is queued for ");
+        view_put(v, c->words[0] != NULL ? c->words[0] : "this");
+        view_fmt(v, "\n");
+        return CLI_NOT_FOUND;
+    }
+    json_array_foreach(rows, i, row)
+    {
+        const char *site = json_word(row, "site", "");
+        const char *domain = json_word(row, "domain", "");
+        view_colour(v, COLOUR_BOLD);
+        view_put(v, json_word(row, "lane", "?"));
+        view_fmt(v, " -> ");
+        view_put(v, site[0] != '\0' ? site : domain);
+        view_colour(v, COLOUR_NONE);
+        if (domain[0] != '\0' && strcmp(domain, site) != 0) {
+            view_fmt(v, " (");
+            view_put(v, domain);
+            view_fmt(v, ")");
+        }
+        view_fmt(v, "\n");
+        put_line(v, "reason", json_word(row, "reason", NULL));
+        put_line(v, "", json_word(row, "text", NULL));
+        if (json_number(row, "until_s", 0) > 0)
+            put_cell(v, "goes on in", json_object_get(row, "until_s"), GRID_SECONDS);
+        put_cell(v, "queued", json_object_get(row, "queued"), GRID_COUNT);
+        put_cell(v, "connections", json_object_get(row, "connections"), GRID_COUNT);
+        put_line(v, "last reply", json_word(row, "last_reply", NULL));
+        put_limits(v, json_object_get(row, "limits"));
+    }
+    note_cut(v, answer);
+    return CLI_OK;
+}
+
+/* Header or body text: lines stay lines, everything else is made safe. */
+static void put_lines(const struct view *v, const json_t *text)
+{
+    struct span s = span_of(json_string_value(text), json_string_length(text));
+    while (s.n > 0) {
+        const uint8_t *end = memchr(s.p, '\n', s.n);
+        size_t n = end != NULL ? (size_t)(end - s.p) : s.n;
+        size_t shown = n > 0 && s.p[n - 1] == '\r' ? n - 1 : n;
+        size_t tab;
+        /* Folded header lines begin with a tab. */
+        for (tab = 0; tab < shown && s.p[tab] == '\t'; tab++)
+            view_fmt(v, "\t");
+        view_put_span(v, span_of(s.p + tab, shown - tab));
+        view_fmt(v, "\n");
+        size_t step = n < s.n ? n + 1 : n;
+        s = span_of(s.p + step, s.n - step);
+    }
+}
+
+static const struct grid_column recipient_columns[] = {
+    {"/", "index", GRID_COUNT, GRID_FIXED},
+    {"RECIPIENT", "address", GRID_TEXT, GRID_FIXED},
+    {"STATE", "state", GRID_TEXT, GRID_FIXED},
+    {"REASON", "reason", GRID_TEXT, GRID_OPTIONAL},
+    {"TRIES", "attempts", GRID_COUNT, GRID_FIXED},
+    {"DUE IN", "due_in_s", GRID_SECONDS, GRID_OPTIONAL},
+    {"LAST REPLY", "last_reply", GRID_TEXT, GRID_FLEX | GRID_OPTIONAL},
+};
+
+static const struct {
+    const char *label;
+    const char *field;
+    enum grid_kind kind;
+} show_fields[] = {
+    {"sender", "sender", GRID_TEXT},
+    {"lane", "lane", GRID_TEXT},
+    {"tenant", "tenant", GRID_TEXT},
+    {"class", "class", GRID_TEXT},
+    {"received", "received", GRID_TIME},
+    {"age", "age_s", GRID_SECONDS},
+    {"expires in", "expires_in_s", GRID_SECONDS},
+    {"size", "bytes", GRID_BYTES},
+    {"client", "client", GRID_TEXT},
+    {"helo", "helo", GRID_TEXT},
+    {"envid", "envid", GRID_TEXT},
+};
+
+int render_show(struct cli *c, const json_t *answer)
+{
+    const struct view *v = &c->view;
+    const json_t *headers = json_object_get(answer, "headers");
+    const json_t *body = json_object_get(answer, "body");
+
+    view_colour(v, COLOUR_BOLD);
+    view_put(v, json_word(answer, "id", "?"));
+    view_colour(v, COLOUR_NONE);
+    view_fmt(v, "\n");
+    for (size_t i = 0; i < ARRAY_COUNT(show_fields); i++) {
+        const json_t *value = json_object_get(answer, show_fields[i].field);
+        /* The null sender is a fact about a message, not a missing field. */
+        if (json_is_string(value) && json_string_length(value) == 0 && i == 0)
+            put_line(v, "sender", "<>");
+        else
+            put_cell(v, show_fields[i].label, value, show_fields[i].kind);
+    }
+    view_fmt(v, "\n");
+    (void)grid_print(v, recipient_columns, ARRAY_COUNT(recipient_columns),
+                     json_object_get(answer, "recipients"));
+    if (json_string_length(headers) > 0) {
+        view_fmt(v, "\n");
+        put_lines(v, headers);
+    }
+    if (json_string_length(body) > 0) {
+        view_fmt(v, "\n");
+        put_lines(v, body);
+    }
+    return CLI_OK;
+}
+
+static const struct grid_column site_columns[] = {
+    {"NAME", "key", GRID_TEXT, GRID_FLEX},
+    {"STATE", "state", GRID_TEXT, GRID_OPTIONAL},
+    {"QUEUED", "queued", GRID_COUNT, GRID_OPTIONAL},
+    {"CONNECTIONS", "connections", GRID_COUNT, GRID_FIXED},
+    {"RATE/S", "rate", GRID_RATE, GRID_OPTIONAL},
+    {"BACK-OFF", "backoff_s", GRID_SECONDS, GRID_OPTIONAL},
+    {"SUSPENDED", "suspended_s", GRID_SECONDS, GRID_OPTIONAL},
+    {"DELIVERED", "delivered", GRID_COUNT, GRID_OPTIONAL},
+    {"DEFERRED", "deferred", GRID_COUNT, GRID_OPTIONAL},
+    {"REASON", "reason", GRID_TEXT, GRID_FLEX | GRID_OPTIONAL},
+    {"LAST REPLY", "last_reply", GRID_TEXT, GRID_FLEX | GRID_OPTIONAL},
+};
+
+int render_sites(struct cli *c, const json_t *answer)
+{
+    const json_t *rows = json_object_get(answer, "rows");
+    if (grid_print(&c->view, site_columns, ARRAY_COUNT(site_columns), rows) == 0)
+        view_fmt(&c->view, "there are none\n");
+    note_cut(&c->view, answer);
+    return CLI_OK;
+}
