@@ -8,13 +8,15 @@
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
 BENCH_TEST_OBJ := $(call obj,$(filter-out bench/main.c,$(call src,bench)))
+API_TEST_OBJ := $(call obj,$(filter-out master/api/main.c,$(call src,master/api)))
+CTL_TEST_OBJ := $(call obj,$(filter-out ctl/main.c,$(call src,ctl)))
 
 # A program links the rooms whose headers it includes, and no others: what does not build yet in one
 # room breaks the tests of that room alone. Simulated disks, clocks and peers live in tests/sim.
-UNIT_ABOVE := $(if $(UNIT_SRC),$(shell grep -lE '^.include "(config|worker|master|bench|tests/sim)/' $(UNIT_SRC)))
+UNIT_ABOVE := $(if $(UNIT_SRC),$(shell grep -lE '^.include "(config|worker|master|ctl|bench|tests/sim)/' $(UNIT_SRC)))
 UNIT_WORKER := $(if $(UNIT_SRC),$(shell grep -lE '^.include "(worker|tests/sim)/' $(UNIT_SRC)))
 UNIT_SIM := $(if $(UNIT_SRC),$(shell grep -l '^.include "tests/sim/' $(UNIT_SRC)))
-UNIT_MASTER := $(if $(UNIT_SRC),$(shell grep -l '^.include "master/' $(UNIT_SRC)))
+UNIT_MASTER := $(if $(UNIT_SRC),$(shell grep -lE '^.include "master/[a-z_]+\.h' $(UNIT_SRC)))
 unit_bin = $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(1))
 
 # The simulated side comes first in the link, so that its symbols win.
@@ -27,6 +29,10 @@ $(call unit_bin,$(UNIT_MASTER)): $(B)/libmaster.a
 $(call unit_bin,$(UNIT_MASTER)): LIBS_room += $(LIBS_master)
 $(filter $(B)/tests/unit/test_bench_%,$(UNIT_BIN)): $(BENCH_TEST_OBJ)
 $(filter $(B)/tests/unit/test_bench_%,$(UNIT_BIN)): LIBS_room += $(LIBS_bench)
+$(filter $(B)/tests/unit/test_api_%,$(UNIT_BIN)): $(API_TEST_OBJ)
+$(filter $(B)/tests/unit/test_api_%,$(UNIT_BIN)): LIBS_room += $(LIBS_api)
+$(filter $(B)/tests/unit/test_ctl_%,$(UNIT_BIN)): $(CTL_TEST_OBJ)
+$(filter $(B)/tests/unit/test_ctl_%,$(UNIT_BIN)): LIBS_room += $(LIBS_ctl)
 
 # Archives twice: the order of prerequisites is not the order in which they need each other.
 $(B)/libproto.a: $(call obj,$(PROTO_SRC) $(BASE_SRC)) $(PROTO_GEN:.c=.o)
