@@ -12,7 +12,7 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wst
         -Wmissing-prototypes -Wcast-qual -Wwrite-strings -Wundef -Wvla -Wformat=2 \
         -Wimplicit-fallthrough -Wnull-dereference
 # Texts for people are cut on purpose where a fixed buffer is full.
-WARN += -Wno-format-truncation
+WARN += $(if $(findstring clang,$(CC)),,-Wno-format-truncation)
 OPT_debug   := -O1 -g -Werror
 OPT_san     := -O1 -g -Werror -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 OPT_release := -O2 -g -fno-plt

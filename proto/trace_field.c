@@ -90,11 +90,10 @@ void trace_field_put(struct text *t, const struct trace_facts *f)
     char id[ID_TEXT + 1];
     size_t before = t->n;
 
-    text_puts(t, "Received:");
+    /* Never folded right after the colon, however long the name: old software trips over it. */
+    text_puts(t, "Received: from ");
+    put_name(t, f->helo);
     size_t column = t->n - before;
-    text_puts(&piece, "from ");
-    put_name(&piece, f->helo);
-    put_piece(t, &column, &piece, false);
     put_client(&piece, f);
     put_piece(t, &column, &piece, false);
     text_puts(&piece, "by ");
