@@ -1,0 +1,22 @@
+# Crash tests: the log on a simulated disk.
+#
+#   make crash         10,000 seeds, every operation of some, damage, and the deliberately wrong build
+#   make crash-short   what CI runs: under a minute of one core
+CRASH_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/crash/spool_model*.c) $(wildcard tests/sim/sim_disk*.c) \
+             $(wildcard worker/spool/*.c))
+CRASH_BIN := $(addprefix $(B)/tests/crash/,crash_spool spool_damage)
+CRASH_SEEDS ?= 10000
+CRASH_EVERY ?= 20
+
+$(CRASH_BIN): %: %.o $(CRASH_OBJ) $(B)/libcore.a
+	$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) $(B)/libcore.a $(ALL_LDFLAGS)
+
+.PHONY: crash crash-short
+crash: $(CRASH_BIN)
+	$(B)/tests/crash/crash_spool --early-ack 200
+	$(B)/tests/crash/spool_damage
+	$(B)/tests/crash/crash_spool --every $(CRASH_EVERY)
+	$(B)/tests/crash/crash_spool --seeds $(CRASH_SEEDS)
+crash-short: CRASH_SEEDS = 3000
+crash-short: CRASH_EVERY = 3
+crash-short: crash
