@@ -12,7 +12,7 @@ enum { MESSAGE_BYTES = 512, PATH_BYTES = 256, WORD_BYTES_SHOWN = 60 };
 
 bool report_full(const struct report *r)
 {
-    return r->count >= CONFIG_ERRORS_MAX;
+    return r->count > CONFIG_ERRORS_MAX;
 }
 
 /* True when this error is to be written; counts it. */

@@ -412,11 +412,13 @@ static struct node *descend(struct builder *b, char *path, char **last)
     struct node *at = t->root;
     char *dot;
 
+    for (const char *s = path; (s = strchr(s, '.')) != NULL; s++)
+        b->depth++;
+    if (b->depth >= TREE_DEPTH_MAX)
+        return NULL;
     for (; (dot = strchr(path, '.')) != NULL; path = dot + 1) {
         *dot = '\0';
         struct node *n = child_of(t, at, path);
-        if (++b->depth == TREE_DEPTH_MAX)
-            return NULL;
         if (n == NULL && at->kind == NODE_MAP) {
             n = pool_get(&t->nodes);
             if (n == NULL)
