@@ -2,6 +2,7 @@
 #include "base/suggest.h"
 #include "bench/direct.h"
 #include "bench/options.h"
+#include "bench/runner.h"
 #include "bench/sink.h"
 #include "bench/source.h"
 
@@ -19,6 +20,9 @@ struct subcommand {
 static const struct subcommand subcommands[] = {
     {"source", source_main, "send load to an SMTP server"},
     {"sink", sink_main, "accept mail, answer as told, count by identity"},
+    {"run", run_main, "start a node, load it, count at the sink: one table"},
+    {"compare", compare_main, "the same work for our node and for Postfix, in turn"},
+    {"figures", figures_main, "all scenarios beside the project's goals, as Markdown"},
     {"direct", direct_main, "source against sink: what the generator itself can do"},
 };
 
