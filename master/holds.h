@@ -1,0 +1,26 @@
+/*
+ * holds - what the operator keeps in the queue on purpose: durable in state.db, known to every
+ * worker.
+ *
+ * A change is in state.db before it is answered, and pushed to all workers; a worker that starts
+ * gets all of them.
+ */
+#ifndef MASTER_HOLDS_H
+#define MASTER_HOLDS_H
+
+#include "master/master.h"
+
+/* Reads them from state.db; `queue.hold` adds a hold of all. 0 or -errno. */
+NODISCARD int holds_init(struct master *m, const struct config *c);
+/*
+ * Checks scope and value, writes them in their one form into *out. 0, or -EINVAL with a sentence in
+ * `error`. The value of `all` is empty.
+ */
+NODISCARD int holds_parse(const struct config *c, const char *kind, const char *value,
+                          const char *why, struct control_hold *out, struct text *error);
+/* Adds or replaces; 0 or -errno with a sentence. */
+NODISCARD int holds_add(struct master *m, const struct control_hold *h, struct text *error);
+/* -ENOENT: there is none. */
+NODISCARD int holds_remove(struct master *m, const struct control_hold *h, struct text *error);
+
+#endif

@@ -1,0 +1,265 @@
+/* verbs - see verbs.h. */
+#include "master/verbs.h"
+
+#include "base/log.h"
+#include "base/text.h"
+#include "master/holds.h"
+#include "master/lifecycle.h"
+#include "master/proc.h"
+#include "proto/verb.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { PIECE_BYTES = 48 << 10, AUDIT_PRESET = 100, AUDIT_MAX = 10000, ERRORS_BYTES = 16 << 10 };
+
+void verbs_audit(struct master *m, const char *who, const char *what, const char *result)
+{
+    log_note("order who=%s what=\"%s\" result=\"%s\"", who, what, result);
+    if (state_audit_add(m->state, who, what, result) < 0)
+        log_err("the audit log could not be written");
+}
+
+/* verb and arguments as one text for the audit log. */
+static void describe(const struct control_frame *f, char *out, size_t cap)
+{
+    struct text t = text_of(out, cap);
+    text_puts(&t, f->verb);
+    for (uint32_t i = 0; i < f->arg_count; i++) {
+        text_putc(&t, ' ');
+        text_put_clean(&t, span_str(f->args[i]));
+    }
+}
+
+static void audit_order(struct master *m, const struct control_frame *f, const char *result)
+{
+    char what[320];
+    describe(f, what, sizeof what);
+    verbs_audit(m, "api", what, result);
+}
+
+/* Sends a whole answer in pieces; takes over `body`. */
+static void answer(struct master *m, uint64_t id, int status, json_t *body)
+{
+    char *text = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL;
+    json_decref(body);
+    if (text == NULL) {
+        proc_answer_error(m->api, id, 500, "no memory for the answer");
+        return;
+    }
+    size_t n = strlen(text), done = 0;
+    do {
+        size_t piece = n - done < PIECE_BYTES ? n - done : PIECE_BYTES;
+        struct control_frame f = {.kind = CONTROL_ANSWER,
+                                  .id = id,
+                                  .status = status,
+                                  .slot = CONTROL_NO_SLOT,
+                                  .body = (uint8_t *)text + done,
+                                  .body_bytes = piece};
+        done += piece;
+        f.last = done == n;
+        proc_send(m->api, &f, NULL, 0);
+    } while (done < n);
+    free(text);
+}
+
+static void on_status(struct master *m, const struct control_frame *f)
+{
+    answer(m, f->id, 200, status_json(m));
+}
+
+static void on_version(struct master *m, const struct control_frame *f)
+{
+    answer(m, f->id, 200,
+           json_pack("{s:s, s:s, s:I}", "version", MOCHILA_VERSION, "node",
+                     m->current->source->config->node, "generation",
+                     (json_int_t)m->current->number));
+}
+
+static void on_holds(struct master *m, const struct control_frame *f)
+{
+    answer(m, f->id, 200, json_pack("{s:o}", "holds", status_holds(m)));
+}
+
+static const char *arg_or(const struct control_frame *f, const char *key, const char *preset)
+{
+    const char *value = control_arg(f, key);
+    return value != NULL ? value : preset;
+}
+
+static void change_hold(struct master *m, const struct control_frame *f,
+                        int (*change)(struct master *, const struct control_hold *, struct text *))
+{
+    char text[512];
+    struct text error = text_of(text, sizeof text);
+    struct control_hold h;
+    int rc = holds_parse(m->current->source->config, arg_or(f, "kind", ""), arg_or(f, "value", ""),
+                         arg_or(f, "why", ""), &h, &error);
+    if (rc == 0)
+        rc = change(m, &h, &error);
+    audit_order(m, f, rc == 0 ? "done" : text);
+    if (rc < 0) {
+        int status = rc == -EINVAL ? 400 : rc == -ENOENT ? 404 : rc == -E2BIG ? 409 : 500;
+        proc_answer_error(m->api, f->id, status, text);
+        return;
+    }
+    answer(m, f->id, 200, json_pack("{s:i, s:o}", "changed", 1, "holds", status_holds(m)));
+}
+
+static void on_hold(struct master *m, const struct control_frame *f)
+{
+    change_hold(m, f, holds_add);
+}
+
+static void on_release(struct master *m, const struct control_frame *f)
+{
+    /* Releasing what is no longer configured must be possible: only the form is checked then. */
+    char text[512];
+    struct text error = text_of(text, sizeof text);
+    struct control_hold h;
+    const char *kind = arg_or(f, "kind", "");
+    const char *value = arg_or(f, "value", "");
+    for (uint32_t i = 0; i < m->hold_count; i++) {
+        if (strcmp(m->holds[i].kind, kind) != 0 || strcmp(m->holds[i].value, value) != 0)
+            continue;
+        h = m->holds[i];
+        int rc = holds_remove(m, &h, &error);
+        audit_order(m, f, rc == 0 ? "done" : text);
+        if (rc < 0)
+            proc_answer_error(m->api, f->id, 500, text);
+        else
+            answer(m, f->id, 200, json_pack("{s:i, s:o}", "changed", 1, "holds", status_holds(m)));
+        return;
+    }
+    change_hold(m, f, holds_remove);
+}
+
+static void on_reload(struct master *m, const struct control_frame *f)
+{
+    char *text = malloc(ERRORS_BYTES);
+    if (text == NULL) {
+        proc_answer_error(m->api, f->id, 500, "no memory");
+        return;
+    }
+    struct text errors = text_of(text, ERRORS_BYTES);
+    int rc = lifecycle_reload(m, &errors);
+    audit_order(m, f, rc == 0 ? "under way" : "refused");
+    if (rc < 0) {
+        log_err("reload refused: %s", text);
+        answer(m, f->id, rc == -EBUSY ? 409 : 400, json_pack("{s:s}", "error", text));
+    } else {
+        m->reload_query.active = true;
+        m->reload_query.api_incarnation = m->api->incarnation;
+        m->reload_query.id = f->id;
+    }
+    free(text);
+}
+
+void verbs_reload_done(struct master *m, int status)
+{
+    verbs_audit(m, "mochilad", "reload", m->reload_text);
+    if (!m->reload_query.active)
+        return;
+    m->reload_query.active = false;
+    if (m->reload_query.api_incarnation != m->api->incarnation)
+        return;
+    if (status != 200)
+        proc_answer_error(m->api, m->reload_query.id, status, m->reload_text);
+    else
+        answer(m, m->reload_query.id, status,
+               json_pack("{s:I, s:s}", "generation", (json_int_t)m->current->number, "text",
+                         m->reload_text));
+}
+
+static void on_drain(struct master *m, const struct control_frame *f)
+{
+    uint64_t seconds = m->current->source->config->smtp.drain_s;
+    const char *given = control_arg(f, "seconds");
+    if (given != NULL &&
+        (span_to_u64(span_str(given), &seconds) < 0 || seconds > MASTER_DRAIN_S_MAX)) {
+        char text[128];
+        snprintf(text, sizeof text, "seconds: expected 0 to %d", MASTER_DRAIN_S_MAX);
+        proc_answer_error(m->api, f->id, 400, text);
+        return;
+    }
+    if (m->next != NULL) {
+        proc_answer_error(m->api, f->id, 409, "a reload is under way: try again when it is over");
+        return;
+    }
+    lifecycle_drain(m, (uint32_t)seconds);
+    audit_order(m, f, "under way");
+    answer(m, f->id, 200,
+           json_pack("{s:I, s:i}", "seconds", (json_int_t)seconds, "workers", (int)m->workers));
+}
+
+static void on_stop(struct master *m, const struct control_frame *f)
+{
+    audit_order(m, f, "under way");
+    answer(m, f->id, 200,
+           json_pack("{s:b, s:I}", "stopping", 1, "seconds",
+                     (json_int_t)m->current->source->config->smtp.drain_s));
+    lifecycle_stop(m);
+}
+
+static void on_audit(struct master *m, const struct control_frame *f)
+{
+    uint64_t limit = AUDIT_PRESET;
+    const char *given = control_arg(f, "limit");
+    if (given != NULL &&
+        (span_to_u64(span_str(given), &limit) < 0 || limit < 1 || limit > AUDIT_MAX)) {
+        proc_answer_error(m->api, f->id, 400, "limit: expected 1 to 10000");
+        return;
+    }
+    struct state_audit *list;
+    uint32_t count;
+    json_t *rows = json_array();
+    int rc = state_audit_list(m->state, (uint32_t)limit, &list, &count);
+    for (uint32_t i = 0; rc == 0 && i < count; i++)
+        (void)json_array_append_new(
+            rows, json_pack("{s:I, s:s, s:s, s:s}", "time", (json_int_t)list[i].unix_s, "who",
+                            list[i].who, "what", list[i].what, "result", list[i].result));
+    free(list);
+    if (rc < 0) {
+        json_decref(rows);
+        proc_answer_error(m->api, f->id, 500, state_error(m->state));
+        return;
+    }
+    answer(m, f->id, 200, json_pack("{s:o}", "rows", rows));
+}
+
+static const struct {
+    const char *name;
+    void (*handle)(struct master *m, const struct control_frame *f);
+} own[] = {
+    {"status", on_status}, {"version", on_version}, {"holds", on_holds},
+    {"hold", on_hold},     {"release", on_release}, {"reload", on_reload},
+    {"drain", on_drain},   {"stop", on_stop},       {"audit", on_audit},
+};
+
+static void query_own(struct master *m, const struct control_frame *f)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(own); i++) {
+        if (strcmp(own[i].name, f->verb) == 0) {
+            own[i].handle(m, f);
+            return;
+        }
+    }
+    proc_answer_error(m->api, f->id, 404, "the master does not know this verb");
+}
+
+void verbs_query(struct master *m, const struct control_frame *f)
+{
+    const struct verb *v = verb_find(f->verb);
+    if (v == NULL) {
+        proc_answer_error(m->api, f->id, 404, "there is no such verb");
+    } else if (v->scope == VERB_MASTER) {
+        query_own(m, f);
+    } else {
+        const char *preview = control_arg(f, "preview");
+        bool looks_only = preview != NULL && strcmp(preview, "0") != 0;
+        if (v->changes && !looks_only)
+            audit_order(m, f, "passed on to the workers");
+        fanout_begin(m, f);
+    }
+}
