@@ -9,6 +9,8 @@
 
 #include "base/text.h"
 
+#include <assert.h>
+
 /* ---- what the text says ---- */
 
 enum kind {
@@ -224,24 +226,33 @@ static bool match_from(struct span s, size_t at, const char *pattern)
     return false;
 }
 
-/* The letter a pattern begins with, so that most places of a text cost one comparison. */
-static bool matches(struct span s, const char *pattern)
+/* The patterns that begin with a letter, chained in order of the table; 0 ends, else index + 1. */
+static uint8_t first_with[256];
+static uint8_t next_with[ARRAY_COUNT(texts)];
+
+static_assert(ARRAY_COUNT(texts) < UINT8_MAX, "a pattern's number fits a byte");
+
+__attribute__((constructor)) static void chain_patterns(void)
 {
-    uint8_t first = (uint8_t)pattern[pattern[0] == '_'];
-    for (size_t i = 0; i < s.n; i++) {
-        if (lower(s.p[i]) == first && match_from(s, i, pattern))
-            return true;
+    for (size_t i = ARRAY_COUNT(texts); i > 0; i--) {
+        const char *pattern = texts[i - 1].pattern;
+        uint8_t letter = (uint8_t)pattern[pattern[0] == '_'];
+        next_with[i - 1] = first_with[letter];
+        first_with[letter] = (uint8_t)i;
     }
-    return false;
 }
 
+/* The kind of the first row of the table that matches anywhere in the text. */
 static enum kind text_kind(struct span s)
 {
-    for (size_t i = 0; i < ARRAY_COUNT(texts); i++) {
-        if (matches(s, texts[i].pattern))
-            return texts[i].kind;
+    size_t best = ARRAY_COUNT(texts) + 1;
+    for (size_t at = 0; at < s.n; at++) {
+        for (size_t i = first_with[lower(s.p[at])]; i != 0 && i < best; i = next_with[i - 1]) {
+            if (match_from(s, at, texts[i - 1].pattern))
+                best = i;
+        }
     }
-    return KIND_NONE;
+    return best > ARRAY_COUNT(texts) ? KIND_NONE : texts[best - 1].kind;
 }
 
 /* ---- the status of a reply without one (RFC 3463, 5248) ---- */

@@ -55,15 +55,17 @@ FUZZ_S ?= 60
 FUZZ_FLAGS := -std=c11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZ_SRC))
-FUZZ_OBJ := $(patsubst %.c,$(B)/fuzz/%.o,$(BASE_SRC) $(PROTO_SRC)) $(PROTO_GEN:.c=.o)
+FUZZ_OBJ := $(patsubst %.c,$(B)/fuzz/%.o,$(BASE_SRC) $(PROTO_SRC) $(CONFIG_SRC)) $(PROTO_GEN:.c=.o)
 FUZZ_BIN := $(addprefix $(B)/fuzz/fuzz_,$(FUZZ_NAMES))
 
-$(B)/fuzz/%.o: %.c | $(PROTO_GEN:.c=.h)
+$(B)/fuzz/%.o: %.c | $(PROTO_GEN:.c=.h) $(EMBED)
 	@mkdir -p $(@D)
 	$(FUZZ_CC) $(CPPFLAGS) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
 $(B)/fuzz/libcore.a: $(FUZZ_OBJ)
+	@rm -f $@
+	@ar rcs $@ $^
 $(FUZZ_BIN): $(B)/fuzz/fuzz_%: $(B)/fuzz/tests/fuzz/fuzz_%.o $(B)/fuzz/libcore.a
-	$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer -o $@ $^ -lprotobuf-c
+	$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer -o $@ $^ -lprotobuf-c -lyaml
 
 # New finds go to the build directory, never into the tree: the corpus there is made by hand.
 FUZZ_RUNS := $(addprefix fuzz-,$(FUZZ_NAMES))
