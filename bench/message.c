@@ -160,6 +160,8 @@ static int add_sizes(struct message_plan *p, const struct message_spec *spec)
         if (rc < 0)
             return rc;
     }
+    if (rc == 0 && p->template_count == 0)
+        rc = -EINVAL;
     if (rc < 0)
         fprintf(stderr, "mochila-bench: --size: \"%s\" is no list as 2k:9,100k:1\n", spec->sizes);
     return rc;
