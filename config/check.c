@@ -73,13 +73,17 @@ static void set_node_id(struct config *c)
         c->node_id = (uint16_t)(1 + crc32c(0, span_str(c->node)) % UINT16_MAX);
 }
 
+/* The greeting needs a full name (RFC 5321 4.1.1.1); lanes on loopback may have had less. */
 static void set_hostname(struct loader *l)
 {
     struct config *c = l->c;
     if (c->hostname[0] != '\0' || l->lists[LIST_LANES].count == 0)
         return;
     const struct config_lane *lane = load_item(l, LIST_LANES, 0);
-    memcpy(c->hostname, lane->ehlo, sizeof c->hostname);
+    if (strchr(lane->ehlo, '.') != NULL)
+        memcpy(c->hostname, lane->ehlo, sizeof c->hostname);
+    else
+        snprintf(c->hostname, sizeof c->hostname, "%s.invalid", c->node);
 }
 
 static void set_socket(struct loader *l)

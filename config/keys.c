@@ -281,7 +281,7 @@ static const struct config_key top_keys[] = {
      .needs_restart = true, .preset_note = "0 = made from the node's name"},
     {ROW("hostname", KEY_HOST, 0, 0, "", config, hostname,
          "Name of this node in the greeting and in Received fields."),
-     .preset_note = "ehlo of the first lane"},
+     .preset_note = "ehlo of the first lane; node.invalid if that is no full name"},
     {ROW("spool", KEY_PATH, 0, 255, "/var/spool/mochila", config, spool,
          "Directory of the mail; a local file system."),
      .needs_restart = true},

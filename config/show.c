@@ -117,7 +117,7 @@ static void put_value(const struct shown *s, const struct config_key *k, const v
     } else {
         MUST(k->list == LIST_TENANT_NETS);
         const struct config_tenant *t = base;
-        put_nets(c->tenant_nets + t->first_net, t->net_count, s->out);
+        put_nets(t->net_count == 0 ? NULL : c->tenant_nets + t->first_net, t->net_count, s->out);
     }
 }
 

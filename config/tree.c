@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <yaml.h>
 
-enum { CHUNK_BYTES = 64 << 10, KEY_BYTES_MAX = 255, KEY_BYTES_SHOWN = 48 };
+enum { CHUNK_BYTES = 64 << 10, KEY_BYTES_MAX = 255, KEY_BYTES_SHOWN = 48, NODES_FOR_SETS = 4096 };
 
 /* Texts of the nodes, many to a piece of memory. */
 struct tree_chunk {
@@ -353,7 +353,10 @@ int tree_parse(struct tree *t, struct span yaml, struct report *r)
     struct builder b = {.tree = t, .report = r};
 
     memset(t, 0, sizeof *t);
-    int rc = pool_init(&t->nodes, "config nodes", sizeof(struct node), TREE_NODES_MAX);
+    /* A value takes a byte at least, so that a small text needs no large range. */
+    size_t nodes = yaml.n + NODES_FOR_SETS;
+    int rc = pool_init(&t->nodes, "config nodes", sizeof(struct node),
+                       nodes < TREE_NODES_MAX ? (uint32_t)nodes : TREE_NODES_MAX);
     if (rc == 0)
         rc = run_parser(&b, yaml);
     if (rc < 0)

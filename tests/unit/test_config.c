@@ -287,6 +287,8 @@ static void test_lanes(void **state)
     assert_string_equal(c->lanes[4].ehlo, "x200y.example.net");
     assert_int_equal(c->lanes[4].pool, 1);
     assert_int_equal(c->listeners[0].bare, BARE_NORMALISE);
+    /* The first lane has no full name, which the greeting needs. */
+    assert_string_equal(c->hostname, "a.invalid");
     config_free(&c);
 }
 
