@@ -22,6 +22,7 @@ struct api {
     bool ended;              /* the master is gone */
     struct request *waiting; /* suspended requests */
     unsigned resumed;        /* resumed ones whose answer has not gone out yet */
+    unsigned resumed_ever;   /* counts resumes */
 };
 
 uint64_t clock_ms(void); /* CLOCK_MONOTONIC */

@@ -71,6 +71,7 @@ void http_resume(struct api *a, struct request *r)
     r->state = REQUEST_ANSWERED;
     r->resumed = true;
     a->resumed++;
+    a->resumed_ever++;
     MHD_resume_connection(r->connection);
 }
 

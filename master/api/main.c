@@ -99,38 +99,46 @@ static int earlier(int a, int b)
     return a < b ? a : b;
 }
 
-/* One turn: wait, read the master's frames, move what waits, serve. 0, 1 = ended, -errno. */
-static int turn(struct api *a, int timeout_ms)
+/* Waits at most timeout_ms for the master or a client. 0 or -errno. */
+static int wait_events(const struct api *a, int timeout_ms)
 {
     struct pollfd polls[1 + HTTP_SERVERS_MAX] = {{.fd = a->control_fd, .events = POLLIN}};
     int fds[HTTP_SERVERS_MAX];
     unsigned n = http_descriptors(a->http, fds);
-    int r = 0;
 
     for (unsigned i = 0; i < n; i++)
         polls[1 + i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
     if (a->ended)
         polls[0].fd = -1;
     timeout_ms = earlier(timeout_ms, http_timeout_ms(a->http));
-    if (poll(polls, 1 + n, timeout_ms) < 0 && errno != EINTR)
-        return -errno;
-    if (!a->ended)
-        r = control_link_read(a);
-    if (r < 0)
-        return r;
+    return poll(polls, 1 + n, timeout_ms) < 0 && errno != EINTR ? -errno : 0;
+}
+
+/*
+ * One turn: serve, move what waits, wait, read the master's frames. 0, 1 = ended, -errno.
+ *
+ * The order matters: serving begins queries and scans, so deadlines are looked at after it; and
+ * resuming wakes no descriptor in this mode of MHD, so nothing is waited for after a resume.
+ */
+static int turn(struct api *a, int timeout_ms)
+{
     http_run(a->http);
-    return r;
+    unsigned resumed = a->resumed_ever;
+    uint64_t now = clock_ms();
+    bool busy = step_traces(a, now);
+    timeout_ms = earlier(timeout_ms, expire_queries(a, now));
+    if (busy || resumed != a->resumed_ever)
+        timeout_ms = 0;
+    int r = wait_events(a, timeout_ms);
+    return r < 0 || a->ended ? r : control_link_read(a);
 }
 
 static int serve(struct api *a)
 {
-    int r = 0;
-    while (r == 0) {
-        uint64_t now = clock_ms();
-        bool busy = step_traces(a, now);
-        int timeout = expire_queries(a, now);
-        r = turn(a, busy ? 0 : timeout);
-    }
+    int r;
+    do
+        r = turn(a, -1);
+    while (r == 0);
     if (r < 0)
         return r;
     log_note("the master has ended");

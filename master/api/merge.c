@@ -198,6 +198,12 @@ struct state {
     unsigned good;
 };
 
+/* 503 and 504 come from the master in the place of a worker that could not answer. */
+static bool is_absent(int status)
+{
+    return status == 503 || status == 504;
+}
+
 static int add_error(struct state *s, const struct merge_part *part, const json_t *body)
 {
     const char *text = json_string_value(json_object_get(body, "error"));
@@ -209,6 +215,8 @@ static int add_error(struct state *s, const struct merge_part *part, const json_
     }
     if (part->status == 404)
         return 0;
+    if (is_absent(part->status) && json_array_append_new(s->missing, json_integer(part->slot)) < 0)
+        return -ENOMEM;
     json_t *e = json_pack("{s:i, s:i, s:s}", "slot", (int)part->slot, "status", part->status,
                           "error", text);
     return json_array_append_new(s->errors, e) < 0 ? -ENOMEM : 0;

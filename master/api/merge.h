@@ -29,8 +29,9 @@ struct merge_how {
 
 /*
  * Merges into `out`. The status is 200 when one worker answered with success; else the first error
- * that is not "not found"; 404 only when all said so. Slots that did not answer, or whose answer is
- * no JSON object, are listed in "missing". When `late` is set the status is 504 and "error" says
+ * that is not "not found"; 404 only when all said so. Slots that did not answer, whose answer is no
+ * JSON object, or for which the master answered 503 or 504, are listed in "missing"; "errors" has
+ * the texts. When `late` is set the status is 504 and "error" says
  * so, beside what did arrive.
  */
 void merge_parts(const struct merge_part *parts, unsigned count, const struct merge_how *how,
