@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { INTERVAL_S_MAX = 60, BATCH_MAX = 1000000, QUEUE_LIMIT = 50, LINES_MIN = 10 };
+enum { INTERVAL_S_MAX = 60, BATCH_MAX = 1000000, QUEUE_LIMIT = 50, LINES_MIN = 10, LINES_PRESET = 24 };
 
 struct top {
     struct cli *c;
@@ -143,9 +143,9 @@ static void terminal_close(struct top *t)
 static unsigned screen_lines(void)
 {
     struct winsize w;
-    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) < 0 || w.ws_row < LINES_MIN)
-        return LINES_MIN;
-    return w.ws_row;
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) < 0 || w.ws_row == 0)
+        return LINES_PRESET; /* a terminal that does not know its size */
+    return w.ws_row < LINES_MIN ? LINES_MIN : w.ws_row;
 }
 
 /* Puts the text on the screen, at most `lines` lines, and clears what the last frame left. */
