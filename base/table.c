@@ -68,6 +68,7 @@ int table_add(struct table *t, uint32_t hash, uint32_t value)
         if (rc < 0)
             return rc;
     }
+    MUST(t->slots != NULL);
     place(t->slots, t->mask, (struct table_slot){hash, value});
     t->used++;
     return 0;

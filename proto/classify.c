@@ -435,13 +435,22 @@ static const struct rule rules[] = {
     {500, 599, IN_ANY, 0, false, ANY, ANY, VERDICT_PERM, SCOPE_MESSAGE, REASON_REMOTE_PERM},
 };
 
-static bool rule_fits(const struct rule *rule, unsigned stage_bit, uint16_t code, enum kind kind,
-                      bool after_ok, struct smtp_enhanced status)
+/* What is known of a reply when the rules are asked. */
+struct facts {
+    unsigned stage_bit;
+    uint16_t code;
+    enum kind kind;
+    bool after_ok;
+    struct smtp_enhanced status;
+};
+
+static bool rule_fits(const struct rule *rule, const struct facts *f)
 {
-    return code >= rule->code_min && code <= rule->code_max && (rule->stages & stage_bit) &&
-           (rule->kinds == 0 || rule->kinds & 1u << kind) && (!rule->after_ok || after_ok) &&
-           (rule->subject == ANY || rule->subject == status.subject) &&
-           (rule->detail == ANY || rule->detail == status.detail);
+    return f->code >= rule->code_min && f->code <= rule->code_max &&
+           (rule->stages & f->stage_bit) && (rule->kinds == 0 || rule->kinds & 1u << f->kind) &&
+           (!rule->after_ok || f->after_ok) &&
+           (rule->subject == ANY || rule->subject == f->status.subject) &&
+           (rule->detail == ANY || rule->detail == f->status.detail);
 }
 
 void classify_reply(enum smtp_stage stage, const struct smtp_reply *r, bool after_ok,
@@ -450,17 +459,16 @@ void classify_reply(enum smtp_stage stage, const struct smtp_reply *r, bool afte
     MUST((size_t)stage < STAGE_COUNT);
     MUST(r->code >= 200);
     MUST(r->code <= 599);
-    enum kind kind = r->code < 400 ? KIND_NONE : text_kind(span_of(r->text, r->text_bytes));
-    out->status = reply_status(stage, r, kind, after_ok);
-    for (size_t i = 0; i < ARRAY_COUNT(rules); i++) {
-        if (rule_fits(&rules[i], 1u << stage, r->code, kind, after_ok, out->status)) {
-            out->verdict = rules[i].verdict;
-            out->scope = rules[i].scope;
-            out->reason = rules[i].reason;
-            return;
-        }
+    struct facts f = {.stage_bit = 1u << stage, .code = r->code, .after_ok = after_ok};
+    if (r->code >= 400)
+        f.kind = text_kind(span_of(r->text, r->text_bytes));
+    f.status = reply_status(stage, r, f.kind, after_ok);
+    const struct rule *rule = rules;
+    while (!rule_fits(rule, &f)) {
+        rule++;
+        MUST(rule < rules + ARRAY_COUNT(rules)); /* the last rows take every code of every stage */
     }
-    MUST(r->code == 0); /* the last rows take every code of every stage */
+    *out = (struct classification){rule->verdict, rule->scope, rule->reason, f.status};
 }
 
 /* ---- words ---- */

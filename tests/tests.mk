@@ -82,4 +82,11 @@ $(FUZZ_RUNS): fuzz-%: $(B)/fuzz/fuzz_%
 
 .PHONY: tidy
 tidy:
-	sh tests/tidy.sh
+	@sh tests/tidy.sh --self-test
+	@sh tests/tidy.sh
+
+# Slow, and its findings are to be read: not part of any gate.
+.PHONY: clang-tidy
+clang-tidy: $(EMBED) $(PROTO_GEN:.c=.h)
+	clang-tidy --quiet $(filter-out %.pb-c.c,$(shell git ls-files '*.c')) -- -I. -I$(B)/gen -D_GNU_SOURCE \
+	    -DMOCHILA_VERSION='"$(VERSION)"' -std=c11
