@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 static int refuse(struct text *errors, const char *why)
 {
@@ -25,6 +26,19 @@ static int check_changes(const struct master *m, const struct config *next, stru
         return 0;
     text_fmt(errors, "a reload cannot change %s: stop mochilad and start it again\n", names);
     return -EINVAL;
+}
+
+/* Logs that were moved away since are made anew; the old workers finish in the old ones. */
+static void reopen_log(struct master *m)
+{
+    int fd = paths_open_log(&m->paths);
+    if (fd < 0) {
+        log_err("mochila.log cannot be opened again: %s", strerror(-fd));
+        return;
+    }
+    log_open(fd, LOG_NOTE, "mochilad");
+    close(m->log_fd);
+    m->log_fd = fd;
 }
 
 /* The new workers wait for the shards until the old ones are gone. */
@@ -64,6 +78,7 @@ int lifecycle_reload(struct master *m, struct text *errors)
         return rc;
     }
     m->reload_failed = false;
+    reopen_log(m);
     allow_for_drain(m->next);
     log_note("reload generation=%llu config=%s", (unsigned long long)m->next->number,
              m->next->source->name);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -66,7 +67,9 @@ static int open_node(struct master *m, const struct config *c, struct text *erro
     if (m->log_fd < 0)
         return fail_errno(errors, "log", m->log_fd);
     log_open(m->log_fd, LOG_NOTE, "mochilad");
+    mode_t usual = umask(0077);
     rc = state_open(m->paths.state_db, &m->state);
+    (void)umask(usual);
     if (rc == 0)
         rc = state_boot(m->state, &m->boot);
     if (rc == 0)

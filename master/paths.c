@@ -225,10 +225,15 @@ int paths_make_shard(const struct paths *p, uint32_t shard)
     return rc;
 }
 
-static int open_for_append(const char *path)
+/* Addresses of people are in there: for us, and for the children's group (the api reads events). */
+static int open_for_append(const struct paths *p, const char *path)
 {
-    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-    return fd < 0 ? -errno : fd;
+    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+    if (fd < 0)
+        return -errno;
+    if (p->group != getegid() && fchown(fd, (uid_t)-1, p->group) < 0)
+        log_warn("%s: %s: the api cannot read it", path, strerror(errno));
+    return fd;
 }
 
 int paths_open_log(const struct paths *p)
@@ -239,7 +244,7 @@ int paths_open_log(const struct paths *p)
         return fd < 0 ? -errno : fd;
     }
     snprintf(path, sizeof path, "%s/mochila.log", p->log);
-    return open_for_append(path);
+    return open_for_append(p, path);
 }
 
 int paths_open_events(const struct paths *p, uint32_t worker)
@@ -250,5 +255,5 @@ int paths_open_events(const struct paths *p, uint32_t worker)
         return fd < 0 ? -errno : fd;
     }
     snprintf(path, sizeof path, "%s/events-%u.jsonl", p->log, worker);
-    return open_for_append(path);
+    return open_for_append(p, path);
 }

@@ -1,10 +1,11 @@
 /*
  * paths - directories, locks and files of a node.
  *
- * spool  0700 (0711 when the workers run as another user): state.db, and a directory for each shard
- * that belongs to the workers' user. The spool itself stays the master's: a worker cannot touch
- * state.db. run    0755: mochilad.pid. Belongs to the children's user, since the api makes its
- * socket there. log    0755: mochila.log and events-<worker>.jsonl, opened by the master.
+ * - spool, 0700 (0711 when the workers run as another user): state.db, and a directory for each
+ *   shard that belongs to the workers' user. The spool itself stays the master's: a worker cannot
+ *   touch state.db.
+ * - run, 0755: mochilad.pid. Belongs to the children's user, since the api makes its socket there.
+ * - log, 0755: mochila.log and events-<worker>.jsonl (0640), opened by the master.
  *
  * All errors are lines for people in `errors`.
  */

@@ -73,6 +73,8 @@ void peers_recovered(struct proc *q)
 void peers_gone(struct proc *p)
 {
     struct master *m = p->master;
+    if (p->acknowledged == 0)
+        return; /* never READY: nobody has heard of it */
     struct control_frame f = {.kind = CONTROL_PEER_DOWN, .incarnation = p->incarnation};
     for (unsigned i = 0; i < m->proc_count; i++) {
         struct proc *q = m->procs[i];

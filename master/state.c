@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { SCHEMA_VERSION = 1, BUSY_MS = 5000 };
+enum { SCHEMA_VERSION = 1, BUSY_MS = 5000, SYNCHRONOUS_FULL = 2 };
 
 static const char schema[] =
     "CREATE TABLE IF NOT EXISTS node(one INTEGER PRIMARY KEY CHECK(one = 1), boot INTEGER NOT "
@@ -83,10 +83,32 @@ static int number(struct state *s, const char *sql, int64_t *out)
     return rc;
 }
 
+/* SQLite answers what it chose, not whether it obeyed: what durability rests on is read back. */
+static int set_modes(struct state *s)
+{
+    int64_t synchronous = 0, wal = 0;
+    int rc = state_exec(s, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;");
+    if (rc == 0)
+        rc = number(s, "SELECT journal_mode = 'wal' FROM pragma_journal_mode", &wal);
+    if (rc == 0)
+        rc = number(s, "PRAGMA synchronous", &synchronous);
+    if (rc == 0 && (wal != 1 || synchronous != SYNCHRONOUS_FULL)) {
+        snprintf(s->error, sizeof s->error,
+                 "%s: SQLite cannot keep a write-ahead log here: is it a network file system?",
+                 s->path);
+        rc = -EIO;
+    }
+    return rc;
+}
+
+/* What nobody will ask for again: the tables stay small without anybody's care. */
+static const char prune[] = "DELETE FROM audit WHERE n <= (SELECT max(n) FROM audit) - 100000;"
+                            "DELETE FROM poison WHERE NOT parked AND time < unixepoch() - 604800;";
+
 static int set_up(struct state *s)
 {
     int64_t version = 0;
-    int rc = state_exec(s, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;");
+    int rc = set_modes(s);
     if (rc == 0)
         rc = number(s, "PRAGMA user_version", &version);
     if (rc < 0)
@@ -100,6 +122,8 @@ static int set_up(struct state *s)
     rc = state_exec(s, "BEGIN IMMEDIATE");
     if (rc == 0)
         rc = state_exec(s, schema);
+    if (rc == 0)
+        rc = state_exec(s, prune);
     if (rc == 0)
         rc = state_exec(s, "PRAGMA user_version=1; COMMIT");
     return rc;
@@ -260,6 +284,18 @@ int state_poison_parked(struct state *s, struct msg_id **out, uint32_t *count)
         rc = state_failed(s, "could not be read");
     sqlite3_finalize(q);
     return rc;
+}
+
+int state_poison_forget(struct state *s, struct msg_id id)
+{
+    char text[ID_TEXT + 1];
+    sqlite3_stmt *q;
+    int rc = state_prepare(s, "DELETE FROM poison WHERE id = ?", &q);
+    if (rc < 0)
+        return rc;
+    id_format(id, text);
+    bind_text(q, 1, text);
+    return state_finish(s, q, "poison");
 }
 
 int state_audit_add(struct state *s, const char *who, const char *what, const char *result)

@@ -66,6 +66,9 @@ NODISCARD int state_poison_death(struct state *s, struct msg_id id, uint32_t *de
 /* Messages with STATE_POISON_DEATHS or more, the LIMIT_POISON newest; *out is malloc'd. */
 NODISCARD int state_poison_parked(struct state *s, struct msg_id **out, uint32_t *count);
 
+/* The operator wants the message tried again. */
+NODISCARD int state_poison_forget(struct state *s, struct msg_id id);
+
 NODISCARD int state_audit_add(struct state *s, const char *who, const char *what,
                               const char *result);
 /* The newest `limit` lines, newest first; *out is malloc'd. */

@@ -248,6 +248,17 @@ static void query_own(struct master *m, const struct control_frame *f)
     proc_answer_error(m->api, f->id, 404, "the master does not know this verb");
 }
 
+/* Who retries a parked message by its id means it, also after the next restart. */
+static void forget_poison(struct master *m, const struct control_frame *f)
+{
+    struct msg_id id;
+    const char *text = control_arg(f, "id");
+    if (strcmp(f->verb, "retry") != 0 || text == NULL || id_parse(span_str(text), &id) < 0)
+        return;
+    if (state_poison_forget(m->state, id) < 0)
+        log_err("message %s stays parked: %s", text, state_error(m->state));
+}
+
 void verbs_query(struct master *m, const struct control_frame *f)
 {
     const struct verb *v = verb_find(f->verb);
@@ -258,8 +269,10 @@ void verbs_query(struct master *m, const struct control_frame *f)
     } else {
         const char *preview = control_arg(f, "preview");
         bool looks_only = preview != NULL && strcmp(preview, "0") != 0;
-        if (v->changes && !looks_only)
+        if (v->changes && !looks_only) {
             audit_order(m, f, "passed on to the workers");
+            forget_poison(m, f);
+        }
         fanout_begin(m, f);
     }
 }
