@@ -215,6 +215,9 @@ static int load(struct measuring *m)
 
 static void put_source(struct measuring *m)
 {
+    measure_put(m, "up", report_number(m->sent, "connections_up_max"));
+    if (m->scenario->kind == SCENARIO_IDLE)
+        return;
     measure_put(m, "accepted", report_number(m->sent, "recipients_accepted"));
     measure_put(m, "accept_per_s", report_number(m->sent, "accepted_per_s"));
     measure_put(m, "accept_p50_us", report_number(m->sent, "latency.p50_us"));
@@ -222,7 +225,6 @@ static void put_source(struct measuring *m)
     measure_put(m, "accept_max_us", report_number(m->sent, "latency.max_us"));
     measure_put(m, "answered_4xx", report_number(m->sent, "answered_4xx"));
     measure_put(m, "connections_lost", report_number(m->sent, "connections_lost"));
-    measure_put(m, "up", report_number(m->sent, "connections_up_max"));
 }
 
 static void put_sink(struct measuring *m)
