@@ -57,6 +57,12 @@ static void cutting(void **unused)
         text_json(&t, span_str(in));
         assert_true(t.cut);
         assert_true(t.n < cap);
+        /* "a \u0001 euro \" z" */
+        static const size_t edges[] = {0, 1, 2, 8, 11, 13, 14};
+        bool at_edge = false;
+        for (size_t i = 0; i < ARRAY_COUNT(edges); i++)
+            at_edge |= t.n == edges[i];
+        assert_true(at_edge);
         assert_int_equal(room[t.n], 0);
         assert_int_equal(room[cap], '#');
         assert_memory_equal(room, whole, t.n);

@@ -47,6 +47,7 @@ static const struct {
     {"<@[192.0.2.9]:u@c.test>", 0, ADDRESS_OK, "u@c.test", "u", "c.test", ""},
     {"<@a.test:postmaster>", BARE, ADDRESS_OK, "postmaster", "postmaster", "", ""},
     {"<@a.test>", 0, ADDRESS_SYNTAX, "", "", "", ""},
+    {"<@a.test\"u\"@c.test>", 0, ADDRESS_SYNTAX, "", "", "", ""},
     {"<@a.test:>", NUL_OK, ADDRESS_SYNTAX, "", "", "", ""},
     {"<@a.test,b.test:u@c.test>", 0, ADDRESS_SYNTAX, "", "", "", ""},
     {"<@:u@c.test>", 0, ADDRESS_SYNTAX, "", "", "", ""},

@@ -237,6 +237,9 @@ static void offers(void **unused)
     assert_int_equal(o.mail_max, 2);
     smtp_offer_parse(whole("250 mx.test PIPELINING STARTTLS SIZE 1\r\n"), &o);
     assert_false(o.pipelining || o.starttls || o.size);
+    smtp_offer_parse(whole("250-STARTTLS\r\n250 DSN\r\n"), &o);
+    assert_false(o.starttls);
+    assert_true(o.dsn);
     smtp_offer_parse(whole("250-mx\r\n250-SIZE\r\n250-PIPELININGX\r\n250 XPIPELINING\r\n"), &o);
     assert_true(o.size);
     assert_int_equal(o.size_max, 0);
