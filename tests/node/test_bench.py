@@ -102,6 +102,15 @@ def test_retry_brings_all_in(tmp_path, mode):
     assert run.source["retries"] > 100
 
 
+@pytest.mark.parametrize("mode", MODES, ids=" ".join)
+def test_a_final_answer_is_not_asked_again(tmp_path, mode):
+    run = Run(tmp_path, ["--fail", "rcpt=0.2", "--tempfail", "dot=0.3"],
+              ["--count", "500", "--rcpts", "4", "--retry", "--retry-delay", "10", *mode])
+    run.check_books()
+    assert run.source["recipients_accepted"] + run.source["recipients_5xx"] == 2000
+    assert run.source["recipients_5xx"] > 300
+
+
 def test_greylisting_needs_a_second_attempt(tmp_path):
     run = Run(tmp_path, ["--greylist", "300ms"],
               ["--count", "50", "--retry", "--retry-delay", "100"])
