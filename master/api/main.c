@@ -15,7 +15,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
-#include <time.h>
 
 enum {
     EXIT_OK = 0,
@@ -23,18 +22,6 @@ enum {
     EXIT_USAGE = 2,
     LAST_ANSWERS_MS = 1000, /* to send answers after the master has ended */
 };
-
-uint64_t clock_ns(void)
-{
-    struct timespec t;
-    MUST(clock_gettime(CLOCK_MONOTONIC, &t) == 0);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-uint64_t clock_ms(void)
-{
-    return clock_ns() / 1000000;
-}
 
 /* One step of every scan; true when one has more to do. */
 static bool step_traces(struct api *a, uint64_t now_ms)
