@@ -63,8 +63,9 @@ static const struct config_key smtp_keys[] = {
          "Time that open transactions are given at a stop or reload.")},
     {ROW("allow_address_literals", KEY_BOOL, 0, 1, "false", config, smtp.allow_address_literals,
          "Take recipients such as user@[192.0.2.1] from clients that may relay.")},
-    {ROW("check_sender_domain", KEY_BOOL, 0, 1, "true", config, smtp.check_sender_domain,
-         "Refuse senders whose domain has no MX and no address, or a null MX.")},
+    {ROW("check_sender_domain", KEY_BOOL, 0, 1, "false", config, smtp.check_sender_domain,
+         "Refuse senders whose domain has no MX and no address, or a null MX; without an answer of "
+         "the resolver 451 4.1.8.")},
     {ROW("check_recipient_null_mx", KEY_BOOL, 0, 1, "true", config, smtp.check_recipient_null_mx,
          "Refuse recipients whose domain says that it takes no mail (RFC 7505).")},
     {ROW("lookup_client_name", KEY_BOOL, 0, 1, "false", config, smtp.lookup_client_name,

@@ -53,6 +53,8 @@ static void test_presets_server(void **state)
     assert_int_equal(c->smtp.received_max, 100);
     assert_int_equal(c->smtp.drain_s, 30);
     assert_false(c->smtp.allow_address_literals);
+    assert_false(c->smtp.check_sender_domain);
+    assert_true(c->smtp.check_recipient_null_mx);
     const struct config_listener *l = &c->listeners[0];
     assert_int_equal(c->listener_count, 1);
     assert_int_equal(l->port, 25);

@@ -290,7 +290,7 @@ static void walk_key(enum key_scope scope, const struct config_key *k)
         refused_as(scope, k, "{}", "a mapping");
         refused_as(scope, k, "[]", "a list");
         break;
-    default:
+    default: /* words and addresses, each with a syntax of its own */
         refused_as(scope, k, "{}", "a mapping");
         refused(scope, k, "a b:c/[");
         break;
