@@ -7,6 +7,8 @@
 BUILD ?= debug
 B     ?= build/$(BUILD)
 CC    ?= cc
+# V=1 shows the commands.
+Q := $(if $(V),,@)
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
         -Wmissing-prototypes -Wcast-qual -Wwrite-strings -Wundef -Wvla -Wformat=2 \
@@ -36,7 +38,7 @@ WORKER_LIB_SRC := $(call src,worker/io worker/spool worker/smtp worker/lane work
 MASTER_LIB_SRC := $(filter-out master/main.c,$(call src,master))
 
 LIBS_core   := -lyaml -lprotobuf-c -ljansson -lpcre2-8
-LIBS_worker := -luring -lcares -lcap
+LIBS_worker := -luring -lcares -lcap -lm
 LIBS_master := -lsqlite3 -lcap
 LIBS_api    := -lmicrohttpd -lm
 LIBS_ctl    := -lcurl -lm
@@ -59,7 +61,8 @@ $(B)/lib%.a:
 
 define link
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o %.a,$^) $(ALL_LDFLAGS)
+	@echo '  LINK $@'
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o %.a,$^) $(ALL_LDFLAGS)
 endef
 $(B)/mochila-worker: $(B)/worker/main.o $(B)/libworker.a $(B)/libcore.a
 	$(link) $(LIBS_worker) $(LIBS_core)
@@ -75,21 +78,21 @@ $(B)/mochila-bench: $(call obj,$(call src,bench)) $(B)/libcore.a
 # Protobuf: generated code is compiled without our warnings.
 $(B)/gen/proto/%.pb-c.c $(B)/gen/proto/%.pb-c.h: proto/%.proto
 	@mkdir -p $(@D)
-	protoc-c --proto_path=. --c_out=$(B)/gen $<
+	$(Q)protoc-c --proto_path=. --c_out=$(B)/gen $<
 $(B)/gen/proto/%.pb-c.o: $(B)/gen/proto/%.pb-c.c
-	$(CC) -std=gnu11 -O1 -g -I$(B)/gen -I. $(if $(filter san,$(BUILD)),-fsanitize=address) -c -o $@ $<
+	$(Q)$(CC) -std=gnu11 -O1 -g -I$(B)/gen -I. $(if $(filter san,$(BUILD)),-fsanitize=address) -c -o $@ $<
 $(CORE_OBJ) $(WORKER_OBJ) $(MASTER_OBJ): | $(PROTO_GEN:.c=.h)
 
 # The built-in configuration and data files are embedded as byte arrays.
 EMBED := $(B)/gen/config/embed.h
 $(EMBED): $(wildcard config/*.yaml) config/embed.sh
 	@mkdir -p $(@D)
-	sh config/embed.sh $(sort $(wildcard config/*.yaml)) > $@
+	$(Q)sh config/embed.sh $(sort $(wildcard config/*.yaml)) > $@
 $(call obj,$(CONFIG_SRC) $(call src,ctl master)): | $(EMBED)
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
 
 include tests/tests.mk
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,8 +1,8 @@
 /*
  * dns - asynchronous lookups for delivery and for the SMTP server: c-ares on ring watches, a TTL cache in front.
  *
- * Owner:  the worker. A query is embedded in what asks; its answer comes from io_turn, never from inside dns_ask,
- *         except from the cache when `dns_ask` returns 1.
+ * Owner:  the worker. A query is embedded in what asks; its answer comes from io_turn or wheel_advance, never from inside
+ *         dns_ask, except from the cache when `dns_ask` returns 1. on_answer may ask, forget and flush.
  * Cache:  by TTL (30 s .. 1 day), negative answers by SOA minimum (5 s .. 1 h), failures 5 s. Equal questions share one lookup.
  * AD:     `secure` is set only when the resolver is on loopback and set the AD bit.
  */
@@ -61,7 +61,7 @@ NODISCARD int dns_ask(struct dns *d, struct dns_query *q, enum dns_type type, co
 /* For DNS_PTR. */
 NODISCARD int dns_ask_ptr(struct dns *d, struct dns_query *q, const struct ip *ip,
                           const struct dns_answer **answer);
-/* After this on_answer does not come for q. */
+/* After this on_answer does not come for q. Harmless on a zeroed or answered query. */
 void dns_forget(struct dns_query *q);
 /* Drops cached answers for a name (all types), or everything when NULL. */
 void dns_flush(struct dns *d, const char *name);

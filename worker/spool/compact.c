@@ -70,7 +70,7 @@ static void begin(struct spool *s, struct segment *seg)
     c->segment = seg;
     c->at = indexed ? seg->footer_at : SEGMENT_HEADER_BYTES;
     c->end = indexed ? seg->footer_at + pad8(seg->footer_bytes) : seg->durable_end;
-    c->buf_n = 0;
+    c->buf_at = c->buf_n = 0;
     c->issued = c->outstanding = 0;
     c->failed = false;
 }
@@ -125,6 +125,7 @@ static void read_piece(struct spool *s)
 static int next_head(struct spool *s, struct record_head *h, struct span *meta)
 {
     struct compact *c = &s->compact;
+    MUST(c->at >= c->buf_at);
     while (c->at < c->end) {
         uint32_t left = c->buf_at + c->buf_n > c->at ? c->buf_at + c->buf_n - c->at : 0;
         uint32_t want = c->end - c->at < RECORD_HEAD_BYTES ? c->end - c->at : RECORD_HEAD_BYTES;

@@ -17,6 +17,13 @@
 
 enum { TRAILER_META_BYTES = 4 * 8 + 6 * 4 };
 
+/* Small segments get by with less than one commit's worth. */
+static uint32_t piece_bytes(const struct segment *seg)
+{
+    uint32_t whole = pad_block(seg->bytes / FOOTER_SHARE);
+    return whole < FOOTER_PIECE_BYTES ? whole : FOOTER_PIECE_BYTES;
+}
+
 uint32_t footer_room(const struct segment *seg, uint32_t entry)
 {
     uint64_t bytes = (uint64_t)seg->footer.bytes + entry;
@@ -29,7 +36,7 @@ void footer_drop(struct spool *s, struct segment *seg)
 {
     struct footer *f = &seg->footer;
     for (unsigned i = 0; i < ARRAY_COUNT(f->pieces) && f->pieces[i] != NULL; i++) {
-        disk_free(s->disk, f->pieces[i], FOOTER_PIECE_BYTES);
+        disk_free(s->disk, f->pieces[i], piece_bytes(seg));
         f->pieces[i] = NULL;
     }
     f->bytes = 0;
@@ -38,16 +45,18 @@ void footer_drop(struct spool *s, struct segment *seg)
 }
 
 /* Appends bytes over the borders of pieces; false when there is no memory. */
-static bool put(struct spool *s, struct footer *f, struct span b)
+static bool put(struct spool *s, struct segment *seg, struct span b)
 {
+    struct footer *f = &seg->footer;
+    uint32_t piece = piece_bytes(seg);
     while (b.n > 0) {
-        uint32_t i = f->bytes / FOOTER_PIECE_BYTES, at = f->bytes % FOOTER_PIECE_BYTES;
+        uint32_t i = f->bytes / piece, at = f->bytes % piece;
         MUST(i < ARRAY_COUNT(f->pieces));
         if (f->pieces[i] == NULL)
-            f->pieces[i] = disk_alloc(s->disk, FOOTER_PIECE_BYTES);
+            f->pieces[i] = disk_alloc(s->disk, piece);
         if (f->pieces[i] == NULL)
             return false;
-        size_t n = b.n < FOOTER_PIECE_BYTES - at ? b.n : FOOTER_PIECE_BYTES - at;
+        size_t n = b.n < piece - at ? b.n : piece - at;
         memcpy(f->pieces[i] + at, b.p, n);
         f->bytes += (uint32_t)n;
         b = span_of(b.p + n, b.n - n);
@@ -69,8 +78,8 @@ void footer_add(struct spool *s, struct segment *seg, uint32_t offset, struct sp
     struct writer w = writer_of(prefix, sizeof prefix);
     put_u32(&w, offset);
     put_u32(&w, 0);
-    if (!put(s, &seg->footer, span_of(prefix, w.n)) || !put(s, &seg->footer, head_and_meta) ||
-        !put(s, &seg->footer, span_of(zeroes, pad8(n) - n)))
+    if (!put(s, seg, span_of(prefix, w.n)) || !put(s, seg, head_and_meta) ||
+        !put(s, seg, span_of(zeroes, pad8(n) - n)))
         footer_drop(s, seg);
     else
         seg->footer.records++;
@@ -149,8 +158,8 @@ static void on_sealed(struct disk_op *op, ssize_t res)
     struct segment *seg = s->seal.segment;
     uint32_t n = seg->footer.bytes - s->seal.written;
     bool trailer = n == 0;
-    if (n > FOOTER_PIECE_BYTES)
-        n = FOOTER_PIECE_BYTES;
+    if (n > piece_bytes(seg))
+        n = piece_bytes(seg);
     if (res != (ssize_t)(trailer ? SEGMENT_TRAILER_BYTES : pad_block(n))) {
         log_err("spool footer failed segment=%llu err=%d: a restart scans it",
                 (unsigned long long)seg->id, (int)-res);
@@ -184,9 +193,9 @@ static void seal_next(struct spool *s)
                    seg->bytes - SEGMENT_TRAILER_BYTES);
         return;
     }
-    uint8_t *piece = seg->footer.pieces[s->seal.written / FOOTER_PIECE_BYTES];
-    if (n > FOOTER_PIECE_BYTES)
-        n = FOOTER_PIECE_BYTES;
+    uint8_t *piece = seg->footer.pieces[s->seal.written / piece_bytes(seg)];
+    if (n > piece_bytes(seg))
+        n = piece_bytes(seg);
     memset(piece + n, 0, pad_block(n) - n);
     s->seal.crc = crc32c(s->seal.crc, span_of(piece, n));
     MUST(seg->end + s->seal.written + pad_block(n) <= seg->bytes - SEGMENT_TRAILER_BYTES);

@@ -45,8 +45,32 @@ static void buffer_put(struct spool *s, unsigned class, void *p)
     s->reads.kept[class]++;
 }
 
+static void link_read(struct spool *s, struct spool_read *r)
+{
+    r->prev = NULL;
+    r->next = s->reads.in_flight;
+    if (r->next != NULL)
+        r->next->prev = r;
+    s->reads.in_flight = r;
+    s->reads.count++;
+}
+
+static void unlink_read(struct spool *s, struct spool_read *r)
+{
+    if (r->prev != NULL)
+        r->prev->next = r->next;
+    else
+        s->reads.in_flight = r->next;
+    if (r->next != NULL)
+        r->next->prev = r->prev;
+    s->reads.count--;
+}
+
 void read_free_all(struct spool *s)
 {
+    for (struct spool_read *r = s->reads.in_flight; r != NULL; r = r->next)
+        disk_free(s->disk, r->buf, classes[class_of(r->buf_bytes)].bytes);
+    s->reads.in_flight = NULL;
     for (unsigned i = 0; i < READ_CLASSES; i++) {
         while (s->reads.head[i] != NULL) {
             void *p = buffer_get(s, i);
@@ -89,7 +113,7 @@ static void on_read_done(struct disk_op *op, ssize_t res)
         err = check(s, seg, &r->place, span_of((uint8_t *)buf + skip, r->place.bytes), &v);
     r->buf = NULL;
     s->reads.bytes -= r->buf_bytes;
-    s->reads.count--;
+    unlink_read(s, r);
     r->on_read(r, err,
                &v); /* r may be gone after this; the segment stays until the view is used up */
     seg->reads--;
@@ -116,7 +140,7 @@ int spool_read(struct spool *s, struct spool_read *r, const struct record_place 
     r->buf_bytes = n;
     r->op.on_done = on_read_done;
     seg->reads++;
-    s->reads.count++;
+    link_read(s, r);
     s->reads.bytes += n;
     disk_read(seg->file, &r->op, r->buf, n, from);
     return 0;

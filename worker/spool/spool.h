@@ -55,7 +55,10 @@ struct spool_facts {
  */
 NODISCARD int spool_open(struct spool **out, struct disk *disk, const struct spool_settings *s,
                          const struct spool_owner *owner);
-/* Writes what is pending if `flush` (blocking turns are the caller's: see spool_idle), frees memory, closes files. */
+/*
+ * Frees memory, closes files; writes nothing: turns until spool_idle are the caller's. Operations of the disk must not complete any
+ * more: close when idle, or when the disk is dead. Waiters are not called.
+ */
 void spool_close(struct spool **s);
 const struct spool_facts *spool_facts(const struct spool *s);
 
@@ -111,6 +114,7 @@ struct spool_read {
     struct record_place place;
     void *buf;
     size_t buf_bytes;
+    struct spool_read *next, *prev;
 };
 /* -ENOBUFS: too many reads at once, try later. */
 NODISCARD int spool_read(struct spool *s, struct spool_read *r, const struct record_place *place);

@@ -3,7 +3,8 @@
  *
  * spool.c    open, append, turn, health      batch.c    buffers and the one commit in flight
  * segment.c  files, switching, spares        footer.c   the index of a sealed segment
- * recovery.c from files to records           compact.c  copying the living of the oldest segment
+ * recovery.c from a directory to records     compact.c  copying the living of the oldest segment
+ * scan.c     one segment file read back
  * read.c     records read back
  *
  * A segment file, in blocks of LIMIT_BLOCK_BYTES:
@@ -125,7 +126,8 @@ enum { READ_CLASSES = 4 };
 struct read_cache {
     void *head[READ_CLASSES]; /* chained through their first bytes */
     uint32_t kept[READ_CLASSES];
-    uint32_t count; /* in flight */
+    struct spool_read *in_flight;
+    uint32_t count; /* of them */
     size_t bytes;
 };
 
@@ -261,19 +263,6 @@ NODISCARD int footer_next(struct span *left, struct footer_entry *out);
 
 /* --- recovery.c --- */
 NODISCARD int recovery_run(struct spool *s);
-
-/* The decision table, for its test. */
-enum recovery_head { HEAD_NONE, HEAD_OK };
-enum recovery_order { ORDER_BEYOND, ORDER_BEHIND, ORDER_NEXT, ORDER_AHEAD };
-enum recovery_body { BODY_BROKEN, BODY_WHOLE };
-enum recovery_proof { PROOF_NONE, PROOF_LATER };
-enum recovery_action { ACTION_NEXT, ACTION_SALVAGE, ACTION_SKIP, ACTION_END };
-struct recovery_verdict {
-    enum recovery_action action;
-    bool report; /* something acknowledged is missing or unreadable */
-};
-struct recovery_verdict recovery_decide(enum recovery_head head, enum recovery_order order,
-                                        enum recovery_body body, enum recovery_proof proof);
 
 /* --- compact.c --- */
 void compact_turn(struct spool *s);

@@ -1,0 +1,102 @@
+/*
+ * The worker's end of the control socket. End of file means that the master died: finish what is in flight, and leave.
+ */
+#include "worker/worker.h"
+
+#include "base/log.h"
+#include "worker/admin.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <unistd.h>
+
+enum { SEND_TRIES = 200, SEND_WAIT_MS = 10 };
+
+void control_link_send(struct worker *w, const struct control_frame *f)
+{
+    (void)w;
+    int r = -EAGAIN;
+    for (int i = 0; i < SEND_TRIES && r == -EAGAIN; i++) {
+        r = control_send(CONTROL_FD, f, NULL, 0);
+        if (r == -EAGAIN) {
+            struct pollfd p = {.fd = CONTROL_FD, .events = POLLOUT};
+            poll(&p, 1, SEND_WAIT_MS);
+        }
+    }
+    if (r != 0 && r != -EPIPE)
+        log_warn("a frame to the master was not sent: %s", strerror(-r));
+}
+
+static void on_peer_up(struct worker *w, const struct control_frame *f, int *fds, unsigned count)
+{
+    if (count != 4) {
+        log_err("PEER_UP came with %u descriptors instead of 4", count);
+        return;
+    }
+    int r = exchange_peer_up(w->exchange, f->incarnation, f->slot, fds);
+    if (r != 0)
+        log_err("a worker cannot be reached through the exchange: %s", strerror(-r));
+    for (unsigned i = 0; i < count; i++)
+        fds[i] = -1; /* taken */
+}
+
+static void on_frame(struct worker *w, struct control_frame *f, int *fds, unsigned count)
+{
+    switch (f->kind) {
+    case CONTROL_HOLDS:
+        queue_set_holds(&w->queue, f->holds, f->hold_count);
+        return;
+    case CONTROL_PEER_UP:
+        on_peer_up(w, f, fds, count);
+        return;
+    case CONTROL_PEER_DOWN:
+        exchange_peer_down(w->exchange, f->incarnation);
+        return;
+    case CONTROL_DRAIN:
+        log_note("draining, at most %u s", f->seconds);
+        worker_drain(w, f->seconds);
+        return;
+    case CONTROL_QUERY:
+        admin_query(w->admin, f);
+        return;
+    case CONTROL_READY:
+    case CONTROL_START:
+    case CONTROL_DRAINED:
+    case CONTROL_ANSWER:
+    case CONTROL_RECOVERED:
+    case CONTROL_KIND_COUNT:
+        break;
+    }
+    log_warn("a frame of kind %d from the master is not for a worker", (int)f->kind);
+}
+
+static void on_ready(struct io_watch *watch, unsigned events)
+{
+    struct worker *w = (struct worker *)((char *)watch - offsetof(struct worker, control));
+    (void)events;
+    for (;;) {
+        struct control_frame f;
+        int fds[CONTROL_FDS_MAX];
+        unsigned count = CONTROL_FDS_MAX;
+        int r = control_receive(CONTROL_FD, &f, fds, &count);
+        if (r == -EAGAIN)
+            return;
+        if (r <= 0) {
+            log_warn("the master is gone: finishing what is in flight");
+            io_watch_stop(w->io, &w->control);
+            worker_drain(w, w->config->smtp.drain_s);
+            return;
+        }
+        on_frame(w, &f, fds, count);
+        for (unsigned i = 0; i < count; i++)
+            if (fds[i] >= 0)
+                close(fds[i]);
+        control_free(&f);
+    }
+}
+
+int control_link_start(struct worker *w)
+{
+    w->control.on_ready = on_ready;
+    return io_watch_start(w->io, &w->control, CONTROL_FD, POLLIN);
+}

@@ -1,0 +1,332 @@
+/*
+ * Invariants: an outbound belongs to one flow for its life; flow->opening counts those in RESOLVING and CONNECTING, flow->open the others
+ * up to CLOSING; the idle list holds exactly those in OUT_IDLE; deliver->busy counts those with a job.
+ */
+#include "worker/lane/deliver_impl.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum { IDLE_PRESET_S = 5, SHORTAGE_MS = 50, STARTS_PER_RUN = 64 };
+
+int deliver_create(struct deliver **out, struct queue *q)
+{
+    struct deliver *d = calloc(1, sizeof *d);
+    if (d == NULL)
+        return -ENOMEM;
+    d->queue = q;
+    int r = pool_init(&d->outbounds, "outgoing connections", sizeof(struct outbound),
+                      q->env.config->client.connections_max);
+    if (r != 0) {
+        free(d);
+        return r;
+    }
+    *out = d;
+    return 0;
+}
+
+void deliver_destroy(struct deliver **d)
+{
+    if (*d != NULL)
+        pool_fini(&(*d)->outbounds);
+    free(*d);
+    *d = NULL;
+}
+
+uint32_t deliver_open(const struct deliver *d)
+{
+    return d->outbounds.used;
+}
+
+uint32_t deliver_busy(const struct deliver *d)
+{
+    return d->busy;
+}
+
+static void idle_leave(struct outbound *o)
+{
+    if (o->idle_link == NULL)
+        return;
+    *o->idle_link = o->next_idle;
+    if (o->next_idle != NULL)
+        o->next_idle->idle_link = o->idle_link;
+    o->next_idle = NULL;
+    o->idle_link = NULL;
+}
+
+static void quit(struct outbound *o)
+{
+    idle_leave(o);
+    timer_stop(o->deliver->queue->env.wheel, &o->timer);
+    if (o->state != OUT_CLOSING) {
+        if (o->state == OUT_RESOLVING || o->state == OUT_CONNECTING)
+            o->flow->opening--;
+        else
+            o->flow->open--;
+        o->state = OUT_CLOSING;
+    }
+    smtp_client_quit(o->client);
+}
+
+static void on_idle_timer(struct timer *t)
+{
+    quit((struct outbound *)((char *)t - offsetof(struct outbound, timer)));
+}
+
+/* The fate of the transaction before is durable: the next dot may go. */
+static void on_fate_durable(struct spool_wait *w, int res)
+{
+    struct outbound *o = (struct outbound *)((char *)w - offsetof(struct outbound, fate_wait));
+    (void)res;
+    o->fate_pending = false;
+    if (o->state == OUT_GATED) {
+        o->state = OUT_SENDING;
+        if (job_on_dot(o))
+            smtp_client_go(o->client);
+    } else {
+        outbound_release(o);
+    }
+}
+
+void outbound_release(struct outbound *o)
+{
+    if (o->state != OUT_CLOSING || o->client != NULL || o->fate_pending || o->read_pending)
+        return;
+    job_wipe(o);
+    free(o->entry_room);
+    free(o->rcpt_room);
+    pool_put(&o->deliver->outbounds, o);
+}
+
+static struct outbound *outbound_open(struct deliver *d, struct flow *f)
+{
+    struct outbound *o = pool_get(&d->outbounds);
+    if (o == NULL)
+        return NULL;
+    o->deliver = d;
+    o->flow = f;
+    o->timer.on_due = on_idle_timer;
+    o->fate_wait.on_durable = on_fate_durable;
+    f->opening++;
+    flow_took_connect(d->queue, f);
+    path_begin(o);
+    return o;
+}
+
+void outbound_unreachable(struct outbound *o, bool permanent)
+{
+    struct queue *q = o->deliver->queue;
+    struct flow *f = o->flow;
+    struct span text = span_str(o->path.text);
+    bool ours = o->path.reason == REASON_SOURCE_ADDRESS;
+    f->opening--;
+    q->env.stats->connect_failures++;
+    flow_failed(q, f, o->path.reason, text);
+    struct qentry *e = flow_is_held(q, f) ? NULL : flow_next(q, f);
+    if (e != NULL) { /* one message is told; the others wait for the flow without losing an attempt */
+        flow_take(q, f, e);
+        entry_set_state(q, e, ENTRY_NEW);
+        struct fate_facts facts = {.reason = o->path.reason,
+                                   .stage = o->path.stage,
+                                   .status = {permanent ? 5 : 4, 4, permanent ? 4 : 1},
+                                   .reply = text,
+                                   .ours = ours,
+                                   .remote = o->remote};
+        if (o->path.current != NULL)
+            facts.mx = span_str(o->path.current->name);
+        fates_local(q, e, permanent ? VERDICT_PERM : VERDICT_TEMP, &facts);
+        if (permanent)
+            f->backoff_until_ms = 0;
+    }
+    o->state = OUT_CLOSING;
+    flow_mark(q, f);
+    outbound_release(o);
+}
+
+void outbound_fill_facts(const struct outbound *o, struct fate_facts *f)
+{
+    memset(f, 0, sizeof *f);
+    f->remote = o->remote;
+    f->local = o->deliver->queue->lanes[o->flow->lane].address;
+    if (o->path.current != NULL)
+        f->mx = span_str(o->path.current->name);
+    f->sender = o->job.enq.sender;
+}
+
+static bool worn_out(const struct outbound *o)
+{
+    const struct queue *q = o->deliver->queue;
+    uint32_t most = site_at(q, o->flow->site)->limits->messages_per_connection;
+    uint32_t theirs = smtp_client_offer(o->client)->mail_max;
+    if (theirs > 0 && (most == 0 || theirs < most))
+        most = theirs;
+    return most > 0 && o->transactions >= most;
+}
+
+/* Gives the connection its next message if the flow may send one; false when there is nothing to do. */
+static bool employ(struct outbound *o)
+{
+    struct queue *q = o->deliver->queue;
+    struct flow *f = o->flow;
+    if (q->draining || q->paused || flow_is_held(q, f) || f->ready[0] + f->ready[1] == 0)
+        return false;
+    if (flow_may_send(q, f) == FLOW_WAIT)
+        return false;
+    idle_leave(o);
+    timer_stop(q->env.wheel, &o->timer);
+    return job_take(o);
+}
+
+void outbound_idle(struct outbound *o)
+{
+    struct queue *q = o->deliver->queue;
+    o->state = OUT_IDLE;
+    if (q->draining || worn_out(o)) {
+        quit(o);
+        flow_mark(q, o->flow);
+        return;
+    }
+    if (employ(o))
+        return;
+    idle_leave(o);
+    o->next_idle = o->flow->idle;
+    o->idle_link = &o->flow->idle;
+    if (o->next_idle != NULL)
+        o->next_idle->idle_link = &o->next_idle;
+    o->flow->idle = o;
+    uint32_t idle_s = site_at(q, o->flow->site)->limits->idle_s;
+    timer_set(q->env.wheel, &o->timer, 1000ull * (idle_s > 0 ? idle_s : IDLE_PRESET_S));
+    flow_mark(q, o->flow);
+}
+
+void deliver_run(struct deliver *d, struct flow *f)
+{
+    struct queue *q = d->queue;
+    if (q->draining || q->paused || flow_is_held(q, f))
+        return;
+    for (unsigned starts = 0; f->ready[0] + f->ready[1] > 0; starts++) {
+        if (starts == STARTS_PER_RUN) {
+            flow_mark(q, f);
+            return;
+        }
+        if (flow_may_send(q, f) == FLOW_WAIT)
+            return;
+        if (f->idle != NULL) {
+            if (!employ(f->idle))
+                return;
+            continue;
+        }
+        if (f->opening >= f->ready[0] + f->ready[1] || (f->failures > 0 && f->opening > 0))
+            return; /* enough on their way; a failing site is probed by one */
+        if (flow_may_connect(q, f) == FLOW_WAIT)
+            return;
+        if (outbound_open(d, f) == NULL) {
+            f->why = REASON_CONNECTIONS;
+            timer_set(q->env.wheel, &f->timer, SHORTAGE_MS);
+            return;
+        }
+    }
+}
+
+void deliver_drain(struct deliver *d)
+{
+    const struct table *t = &d->queue->flow_by_pair;
+    for (uint32_t i = 0; t->slots != NULL && i <= t->mask; i++)
+        while (t->slots[i].value != 0 && flow_at(d->queue, t->slots[i].value)->idle != NULL)
+            quit(flow_at(d->queue, t->slots[i].value)->idle);
+}
+
+/* --- what the client says --- */
+
+static void on_client_idle(void *owner)
+{
+    struct outbound *o = owner;
+    if (o->state == OUT_CONNECTING) {
+        o->flow->opening--;
+        o->flow->open++;
+        o->deliver->queue->env.stats->connections_out++;
+        flow_succeeded(o->deliver->queue, o->flow);
+        o->state = OUT_IDLE;
+    }
+    if (o->state != OUT_CLOSING)
+        outbound_idle(o);
+}
+
+static enum reason failure_reason(const struct client_failure *f)
+{
+    if (f->reply != NULL)
+        return f->reply->code >= 500 ? REASON_POLICY_BLOCK : REASON_REMOTE_TEMP;
+    switch (f->err) {
+    case 0:
+    case -ECONNRESET:
+    case -EPIPE:
+        return REASON_CLOSED_BY_PEER;
+    case -ETIMEDOUT:
+        return f->stage == STAGE_CONNECT ? REASON_CONNECT_TIMEOUT : REASON_TIMEOUT;
+    case -EADDRNOTAVAIL:
+    case -ENODEV:
+        return REASON_SOURCE_ADDRESS;
+    case -EPROTO:
+        return REASON_PROTOCOL;
+    case -ECANCELED:
+    case -ENOBUFS:
+    case -ENOMEM:
+        return REASON_READ_FAILED;
+    default:
+        return f->stage == STAGE_CONNECT ? REASON_CONNECT_FAILED : REASON_CLOSED_BY_PEER;
+    }
+}
+
+static void on_client_failed(void *owner, const struct client_failure *f)
+{
+    struct outbound *o = owner;
+    char text[128];
+    struct span say;
+    if (f->reply != NULL)
+        say = span_of(f->reply->text, f->reply->text_bytes);
+    else
+        say = span_of(text, (size_t)snprintf(text, sizeof text, "%s during %s",
+                                             f->err == 0 ? "the peer closed the connection"
+                                                         : strerror(-f->err),
+                                             stage_word(f->stage)));
+    if (o->state == OUT_CONNECTING) {
+        path_failed(o, f->stage, failure_reason(f), say);
+        return; /* the next address is tried when this connection is gone */
+    }
+    if (o->state == OUT_CLOSING)
+        return;
+    idle_leave(o);
+    timer_stop(o->deliver->queue->env.wheel, &o->timer);
+    o->flow->open--;
+    o->state = OUT_CLOSING;
+    o->path.reason = failure_reason(f);
+    if (o->transactions == 0) /* it never took a message: back off, or this would be a storm of connections */
+        flow_failed(o->deliver->queue, o->flow, o->path.reason, say);
+    job_broken(o, f);
+    flow_mark(o->deliver->queue, o->flow);
+}
+
+static void on_client_closed(void *owner)
+{
+    struct outbound *o = owner;
+    o->client = NULL;
+    if (o->state == OUT_CONNECTING) {
+        path_next(o);
+        return;
+    }
+    flow_mark(o->deliver->queue, o->flow);
+    o->state = OUT_CLOSING;
+    outbound_release(o);
+}
+
+const struct client_events outbound_client_events = {
+    .on_idle = on_client_idle,
+    .on_rcpt = job_on_rcpt,
+    .on_dot = job_on_dot,
+    .on_more = job_on_more,
+    .on_done = job_on_done,
+    .on_failed = on_client_failed,
+    .on_closed = on_client_closed,
+};

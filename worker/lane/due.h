@@ -1,0 +1,33 @@
+/*
+ * due - entries waiting for their next attempt: a two-level wheel of seconds over lists of entry indices.
+ *
+ * Costs nothing per entry beyond the entry's own links. Wall-clock seconds, because due times outlive the
+ * process; a clock that steps back makes entries wait longer, one that steps forward makes them due: neither loses anything.
+ */
+#ifndef WORKER_DUE_H
+#define WORKER_DUE_H
+
+#include "worker/lane/store.h"
+
+enum { DUE_SLOTS = 4096 };
+struct due {
+    struct qlist near[DUE_SLOTS]; /* second s: slot s % DUE_SLOTS, when within DUE_SLOTS of now */
+    struct qlist far[DUE_SLOTS];  /* block s / DUE_SLOTS: slot of that % DUE_SLOTS (194 days) */
+    uint32_t now_s;
+    uint32_t count;
+};
+
+void due_init(struct due *d, uint32_t now_s);
+/* Files e under e->due_s; what is due already fires at the next advance. */
+void due_add(struct due *d, const struct store *s, struct qentry *e);
+void due_remove(struct due *d, const struct store *s, struct qentry *e);
+/*
+ * Calls fn for up to `most` entries that are due at now_s, each removed first. Returns how many; when it equals `most` more may be
+ * waiting: call again next turn.
+ */
+uint32_t due_advance(struct due *d, const struct store *s, uint32_t now_s, uint32_t most,
+                     void (*fn)(void *ctx, struct qentry *e), void *ctx);
+/* Seconds until something may be due, at most `max`. */
+uint32_t due_next_s(const struct due *d, uint32_t max);
+
+#endif

@@ -1,0 +1,291 @@
+#include "worker/lane/fates.h"
+
+#include "worker/lane/flow.h"
+#include "worker/lane/shard.h"
+
+enum { OURS_RETRY_S = 10, INDICES_MAX = LIMIT_RECIPIENTS };
+
+static struct span first_address(struct queue *q, const struct qmsg *m, const struct qentry *e)
+{
+    const struct content *c = msg_content(m);
+    struct enq enq;
+    struct enq_rcpt r;
+    if (c == NULL || enq_read(span_of(c->meta, c->meta_bytes), &enq) != 0)
+        return span_str(domain_at(q, e->domain)->name);
+    struct span s = enq.rcpts;
+    while (enq_rcpt_next(&s, &r))
+        if (r.index == e->index)
+            return r.address;
+    return span_str(domain_at(q, e->domain)->name);
+}
+
+struct said {
+    const char *what;
+    uint32_t due_s;
+    unsigned attempt;
+};
+
+static void say(struct queue *q, const struct qentry *e, const struct said *what,
+                const struct fate_facts *f)
+{
+    const struct qmsg *m = store_msg(&q->store, e->msg);
+    const struct lane *l = &q->lanes[m->lane];
+    char status[16] = "";
+    enhanced_format(f->status, status);
+    uint64_t now = io_now_unix_ms(q->env.io);
+    uint64_t since = (uint64_t)m->received_s * 1000;
+    struct event v = {.what = what->what,
+                      .id = m->id,
+                      .index = e->index,
+                      .rcpt = f->rcpt.n > 0 ? f->rcpt : first_address(q, m, e),
+                      .sender = f->sender,
+                      .lane = span_str(l->name),
+                      .tenant = span_str(q->tenants[m->tenant].name),
+                      .mx = f->mx,
+                      .local = &f->local,
+                      .remote = &f->remote,
+                      .reply = f->reply,
+                      .reason = reason_word(f->reason),
+                      .status = f->status.class_ != 0 ? status : NULL,
+                      .stage = f->remote.b[10] != 0 || f->mx.n > 0 ? stage_word(f->stage) : NULL,
+                      .attempt = what->attempt,
+                      .due_s = what->due_s,
+                      .delay_ms = now > since ? now - since : 0};
+    events_put(q->env.events, now, &v);
+}
+
+static void note(struct queue *q, struct qentry **entries, unsigned count, struct note_facts *n,
+                 const struct fate_facts *f)
+{
+    static uint8_t indices[2 * INDICES_MAX];
+    MUST(count > 0);
+    MUST(count <= INDICES_MAX);
+    const struct qmsg *m = store_msg(&q->store, entries[0]->msg);
+    n->lane = &q->lanes[m->lane];
+    n->outcome.id = m->id;
+    n->outcome.reason = (uint8_t)f->reason;
+    n->outcome.at_unix_ms = io_now_unix_ms(q->env.io);
+    n->outcome.local = f->local;
+    n->outcome.remote = f->remote;
+    n->outcome.remote_name = f->mx;
+    n->outcome.reply = f->reply;
+    n->outcome.count = (uint16_t)count;
+    for (unsigned i = 0; i < count; i++) {
+        MUST(entries[i]->msg == entries[0]->msg);
+        indices[2 * i] = (uint8_t)entries[i]->index;
+        indices[2 * i + 1] = (uint8_t)(entries[i]->index >> 8);
+    }
+    n->outcome.indices = span_of(indices, 2 * count);
+}
+
+static void count_fate(struct queue *q, const struct lane *l, enum fate fate, uint64_t n)
+{
+    struct stats_page *p = q->env.stats;
+    switch (fate) {
+    case FATE_DELIVERED:
+        p->delivered += n;
+        l->shard->ledger.delivered += n;
+        if (l->stats != NULL)
+            l->stats->delivered += n;
+        break;
+    case FATE_BOUNCED:
+        p->bounced += n;
+        l->shard->ledger.bounced += n;
+        if (l->stats != NULL)
+            l->stats->bounced += n;
+        break;
+    case FATE_EXPIRED:
+        p->expired += n;
+        l->shard->ledger.expired += n;
+        break;
+    case FATE_DELETED:
+        p->deleted += n;
+        l->shard->ledger.deleted += n;
+        break;
+    case FATE_HANDED_OVER:
+        p->handed_over += n;
+        l->shard->ledger.handed_over += n;
+        break;
+    case FATE_NONE:
+    case FATE_COUNT:
+        MUST(!"a fate that exists");
+    }
+}
+
+/* One DONE for entries of one message; they leave the index, or stay as "bounce due". */
+static void finish(struct queue *q, struct qentry **entries, unsigned count, enum fate fate,
+                   const struct fate_facts *f, struct spool_wait *wait)
+{
+    static const char *const words[FATE_COUNT] = {
+        [FATE_DELIVERED] = "delivered", [FATE_BOUNCED] = "failed",
+        [FATE_EXPIRED] = "expired",     [FATE_DELETED] = "deleted",
+        [FATE_HANDED_OVER] = "handed-over",
+    };
+    const struct qmsg *m = store_msg(&q->store, entries[0]->msg);
+    const struct lane *lane = &q->lanes[m->lane];
+    bool owed = (fate == FATE_BOUNCED || fate == FATE_EXPIRED) && !(m->flags & MSG_NULL_SENDER);
+    struct note_facts n = {.type = RECORD_DONE};
+    note(q, entries, count, &n, f);
+    n.outcome.fate = (uint8_t)fate;
+    n.outcome.bounce_due = owed;
+    n.outcome.attempts = entries[0]->attempts;
+    for (unsigned i = 0; i < count; i++) {
+        struct said s = {.what = words[fate], .attempt = entries[i]->attempts};
+        say(q, entries[i], &s, f);
+    }
+    count_fate(q, lane, fate, count);
+    shard_note(lane->shard, &n, wait);
+    for (unsigned i = 0; i < count; i++) {
+        entries[i]->reason = (uint8_t)f->reason;
+        entries[i]->reply = reply_intern(q, f->reply);
+        if (owed) {
+            entry_set_state(q, entries[i], ENTRY_BOUNCE_DUE);
+            shard_uncache(q, store_msg(&q->store, entries[i]->msg));
+        } else {
+            entry_end(q, entries[i]);
+        }
+    }
+}
+
+/* +-jitter % around ms, never 0. */
+static uint64_t jittered(struct queue *q, uint64_t s)
+{
+    uint64_t percent = q->env.config->queue.retry_jitter_percent;
+    uint64_t span = s * 1000 * percent / 100;
+    uint64_t ms = s * 1000 - span + rng_below(q->env.rng, 2 * span + 1);
+    return (ms + 999) / 1000;
+}
+
+uint32_t retry_due(struct queue *q, const struct qmsg *m, unsigned attempts, enum reason reason)
+{
+    const struct config *c = q->env.config;
+    uint64_t s = reason == REASON_GREYLISTED ? c->queue.retry_greylist_s : c->queue.retry_first_s;
+    uint64_t most = m->class_ == CLASS_TRANSACTIONAL ? c->queue.retry_max_transactional_s
+                                                     : c->queue.retry_max_s;
+    for (unsigned i = 1; i < attempts && s < most; i++)
+        s *= 2;
+    if (s > most)
+        s = most;
+    uint64_t due = queue_now_unix_s(q) + jittered(q, s);
+    return due > m->expires_s ? m->expires_s : (uint32_t)due;
+}
+
+/* A full mailbox is waited for, but not for as long as the queue's lifetime. */
+static void shorten_for_full_mailbox(struct queue *q, struct qmsg *m, enum reason reason)
+{
+    uint32_t most = m->received_s + q->env.config->queue.mailbox_full_lifetime_s;
+    if (reason == REASON_MAILBOX_FULL && q->env.config->queue.mailbox_full_lifetime_s > 0 &&
+        m->expires_s > most)
+        m->expires_s = most;
+}
+
+static void defer_one(struct queue *q, struct qentry *e, const struct fate_facts *f)
+{
+    struct qmsg *m = store_msg(&q->store, e->msg);
+    struct lane *lane = &q->lanes[m->lane];
+    entry_set_state(q, e, ENTRY_NEW);
+    e->reply = reply_intern(q, f->reply);
+    if (f->ours) {
+        entry_wait(q, e, queue_now_unix_s(q) + OURS_RETRY_S, f->reason);
+        return;
+    }
+    e->attempts++;
+    shorten_for_full_mailbox(q, m, f->reason);
+    uint32_t due = retry_due(q, m, e->attempts, f->reason);
+    struct note_facts n = {.type = RECORD_DEFER};
+    note(q, &e, 1, &n, f);
+    n.outcome.attempts = e->attempts;
+    n.outcome.due_unix_s = due;
+    struct said s = {.what = "deferred", .due_s = due, .attempt = e->attempts};
+    say(q, e, &s, f);
+    q->env.stats->deferred++;
+    if (lane->stats != NULL)
+        lane->stats->deferred++;
+    shard_note(lane->shard, &n, NULL);
+    entry_wait(q, e, due, f->reason);
+    shard_uncache(q, m);
+}
+
+static void defer(struct queue *q, struct qentry **entries, unsigned count,
+                  const struct fate_facts *f)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct qentry *e = entries[i];
+        enum fate cancel = (enum fate)e->cancel;
+        if (cancel == FATE_NONE && store_msg(&q->store, e->msg)->expires_s <= queue_now_unix_s(q) &&
+            !f->ours)
+            cancel = FATE_EXPIRED;
+        if (cancel == FATE_NONE)
+            defer_one(q, e, f);
+        else
+            finish(q, &e, 1, cancel, f, NULL);
+    }
+}
+
+bool fates_apply(struct queue *q, struct qentry **entries, unsigned count, enum verdict verdict,
+                 const struct fate_facts *f, struct spool_wait *wait)
+{
+    for (unsigned i = 0; i < count; i++)
+        MUST(entries[i]->state == ENTRY_IN_FLIGHT || entries[i]->state == ENTRY_NEW);
+    if (count == 0)
+        return false;
+    switch (verdict) {
+    case VERDICT_OK:
+        finish(q, entries, count, FATE_DELIVERED, f, wait);
+        return wait != NULL;
+    case VERDICT_PERM:
+        finish(q, entries, count, FATE_BOUNCED, f, wait);
+        return wait != NULL;
+    case VERDICT_TEMP:
+        defer(q, entries, count, f);
+        return false;
+    case VERDICT_MORE:
+        break;
+    }
+    for (unsigned i = 0; i < count; i++)
+        fates_return(q, entries[i]);
+    return false;
+}
+
+void fates_local(struct queue *q, struct qentry *e, enum verdict verdict, const struct fate_facts *f)
+{
+    fates_apply(q, &e, 1, verdict, f, NULL);
+}
+
+void fates_end(struct queue *q, struct qentry *e, enum fate fate, const struct fate_facts *f)
+{
+    if (e->state == ENTRY_IN_FLIGHT) {
+        if (e->cancel == FATE_NONE)
+            e->cancel = (uint8_t)fate;
+        return;
+    }
+    if (e->state == ENTRY_BOUNCE_DUE) { /* its fate is recorded already: only the notification is given up */
+        struct note_facts n = {.type = RECORD_DONE};
+        note(q, &e, 1, &n, f);
+        shard_note(n.lane->shard, &n, NULL);
+        entry_set_state(q, e, ENTRY_NEW);
+        entry_end(q, e);
+        return;
+    }
+    entry_unlist(q, e);
+    finish(q, &e, 1, fate, f, NULL);
+}
+
+void fates_return(struct queue *q, struct qentry *e)
+{
+    MUST(e->state == ENTRY_IN_FLIGHT);
+    if (e->cancel != FATE_NONE) {
+        struct fate_facts f = {.reason = e->cancel == FATE_EXPIRED ? REASON_EXPIRED : REASON_DELETED,
+                               .status = {5, 4, 7}};
+        finish(q, &e, 1, (enum fate)e->cancel, &f, NULL);
+        return;
+    }
+    struct flow *f = flow_at(q, e->flow);
+    entry_set_state(q, e, ENTRY_NEW);
+    if (flow_push(q, f, e, true) != 0) {
+        entry_wait(q, e, queue_now_unix_s(q) + OURS_RETRY_S, REASON_NONE);
+        return;
+    }
+    entry_set_state(q, e, ENTRY_READY);
+    flow_mark(q, f);
+}

@@ -1,0 +1,304 @@
+/*
+ * Invariants: an entry is in exactly the list that its state names (RESOLVING: its domain; READY: its flow; WAITING: the due
+ * wheel; others: none). counts[] and the queued counters of lane and tenant follow every change of state, here and nowhere else.
+ */
+#include "worker/lane/queue.h"
+
+#include "base/log.h"
+#include "worker/lane/deliver.h"
+#include "worker/lane/fates.h"
+#include "worker/lane/flow.h"
+#include "worker/lane/route.h"
+#include "worker/lane/shard.h"
+#include "worker/lane/site.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum {
+    DUE_PER_TURN = 512,      /* entries that become ready in one turn */
+    SWEEP_EVERY_MS = 100,
+    SWEEP_LEAST = 1024,      /* entries looked at per step; a sweep takes at most 10 s */
+    SWEEP_PARTS = 100,
+    DOMAINS_MAX = 4 << 20,
+    SITES_MAX = 1 << 20,
+    FLOWS_MAX = 4 << 20,
+    LANE_GONE_RETRY_S = 60,
+    HELD_RECHECK_S = 3600
+};
+
+uint64_t queue_now_ms(const struct queue *q)
+{
+    return io_now_ns(q->env.io) / 1000000;
+}
+
+uint32_t queue_now_unix_s(const struct queue *q)
+{
+    return (uint32_t)(io_now_unix_ms(q->env.io) / 1000);
+}
+
+static int make_pools(struct queue *q)
+{
+    int r = store_init(&q->store, q->env.config->queue.entries_max);
+    if (r == 0)
+        r = pool_init(&q->domains, "domains", sizeof(struct domain), DOMAINS_MAX);
+    if (r == 0)
+        r = pool_init(&q->sites, "sites", sizeof(struct site), SITES_MAX);
+    if (r == 0)
+        r = pool_init(&q->flows, "flows", sizeof(struct flow), FLOWS_MAX);
+    if (r == 0)
+        r = pool_init(&q->shares, "shares", sizeof(struct share), FLOWS_MAX);
+    return r;
+}
+
+static int make_tenants(struct queue *q)
+{
+    const struct config *c = q->env.config;
+    q->tenants = calloc(c->tenant_count, sizeof *q->tenants);
+    if (q->tenants == NULL)
+        return -ENOMEM;
+    q->tenant_count = c->tenant_count;
+    for (uint32_t i = 0; i < c->tenant_count; i++) {
+        const struct config_tenant *from = &c->tenants[i];
+        struct tenant *t = &q->tenants[i];
+        snprintf(t->name, sizeof t->name, "%s", from->name);
+        t->pool = from->pool;
+        t->class_ = (uint8_t)from->class_;
+        t->in_doubt = (uint8_t)from->in_doubt;
+        t->weight = from->weight > 0 ? from->weight : 1;
+        t->lifetime_s = from->lifetime_s > 0 ? from->lifetime_s : c->queue.lifetime_s;
+    }
+    return 0;
+}
+
+int queue_init(struct queue *q, const struct queue_env *env)
+{
+    memset(q, 0, sizeof *q);
+    q->env = *env;
+    int r = make_pools(q);
+    if (r == 0)
+        r = make_tenants(q);
+    if (r != 0)
+        return r;
+    q->lanes = calloc(LIMIT_LANES, sizeof *q->lanes);
+    if (q->lanes == NULL)
+        return -ENOMEM;
+    due_init(&q->due, queue_now_unix_s(q));
+    q->held_all = env->config->queue.hold;
+    return deliver_create(&q->deliver, q);
+}
+
+void queue_fini(struct queue *q)
+{
+    deliver_destroy(&q->deliver);
+    for (uint32_t i = 1; i <= q->domains.touched; i++)
+        free(domain_at(q, i)->name);
+    for (uint32_t i = 1; i <= q->sites.touched; i++) {
+        free(site_at(q, i)->key);
+        free(site_at(q, i)->hosts);
+    }
+    for (uint32_t i = 1; i <= q->reply_count; i++)
+        free(q->replies[i]);
+    free(q->replies);
+    table_fini(&q->domain_by_name);
+    table_fini(&q->site_by_key);
+    table_fini(&q->flow_by_pair);
+    table_fini(&q->share_by_key);
+    table_fini(&q->lane_by_number);
+    table_fini(&q->reply_by_text);
+    pool_fini(&q->domains);
+    pool_fini(&q->sites);
+    pool_fini(&q->flows);
+    pool_fini(&q->shares);
+    store_fini(&q->store);
+    free(q->tenants);
+    free(q->lanes);
+    free(q->holds);
+    free(q->poison);
+}
+
+struct lane *entry_lane(const struct queue *q, const struct qentry *e)
+{
+    return &q->lanes[store_msg(&q->store, e->msg)->lane];
+}
+
+void entry_set_state(struct queue *q, struct qentry *e, enum entry_state s)
+{
+    MUST(e->state < ENTRY_STATE_COUNT);
+    if (e->state != ENTRY_NEW)
+        q->counts[e->state]--;
+    if (s != ENTRY_NEW)
+        q->counts[s]++;
+    e->state = (uint8_t)s;
+}
+
+void entry_unlist(struct queue *q, struct qentry *e)
+{
+    switch ((enum entry_state)e->state) {
+    case ENTRY_RESOLVING:
+        qlist_remove(&q->store, &domain_at(q, e->domain)->resolving, e);
+        break;
+    case ENTRY_READY:
+        flow_remove(q, flow_at(q, e->flow), e);
+        e->flow = 0;
+        break;
+    case ENTRY_WAITING:
+        due_remove(&q->due, &q->store, e);
+        break;
+    case ENTRY_NEW:
+    case ENTRY_HELD:
+    case ENTRY_PARKED:
+    case ENTRY_BOUNCE_DUE:
+        break;
+    case ENTRY_FREE:
+    case ENTRY_IN_FLIGHT:
+    case ENTRY_STATE_COUNT:
+        MUST(!"an entry that is in no list");
+    }
+    entry_set_state(q, e, ENTRY_NEW);
+}
+
+void entry_wait(struct queue *q, struct qentry *e, uint32_t due_s, enum reason reason)
+{
+    e->due_s = due_s;
+    e->reason = (uint8_t)reason;
+    due_add(&q->due, &q->store, e);
+    entry_set_state(q, e, ENTRY_WAITING);
+}
+
+static void make_ready(struct queue *q, struct qentry *e, uint32_t site)
+{
+    struct flow *f = flow_for(q, store_msg(&q->store, e->msg)->lane, site);
+    if (f == NULL || flow_push(q, f, e, false) != 0) {
+        entry_wait(q, e, queue_now_unix_s(q) + 10, REASON_DNS_WAIT);
+        return;
+    }
+    entry_set_state(q, e, ENTRY_READY);
+    flow_mark(q, f);
+}
+
+void entry_place(struct queue *q, struct qentry *e)
+{
+    MUST(e->state == ENTRY_NEW);
+    struct lane *lane = entry_lane(q, e);
+    if (lane->gone || lane->shard == NULL) {
+        entry_wait(q, e, queue_now_unix_s(q) + LANE_GONE_RETRY_S, REASON_LANE_GONE);
+        return;
+    }
+    if (e->due_s > queue_now_unix_s(q)) {
+        entry_wait(q, e, e->due_s, (enum reason)e->reason);
+        return;
+    }
+    struct domain *d = domain_at(q, e->domain);
+    if (d->held) {
+        entry_wait(q, e, queue_now_unix_s(q) + HELD_RECHECK_S, REASON_HELD_SITE);
+        return;
+    }
+    struct resolve_failure no;
+    switch (site_resolve(q, d, &no)) {
+    case RESOLVE_KNOWN:
+        make_ready(q, e, d->site);
+        break;
+    case RESOLVE_WAIT:
+        e->reason = REASON_DNS_WAIT;
+        qlist_push(&q->store, &d->resolving, e);
+        entry_set_state(q, e, ENTRY_RESOLVING);
+        break;
+    case RESOLVE_FAILED:
+        fates_local(q, e, no.verdict, &no.facts);
+        break;
+    }
+}
+
+void entry_end(struct queue *q, struct qentry *e)
+{
+    MUST(e->state == ENTRY_NEW || e->state == ENTRY_IN_FLIGHT);
+    entry_set_state(q, e, ENTRY_NEW);
+    struct qmsg *m = store_msg(&q->store, e->msg);
+    q->lanes[m->lane].queued--;
+    q->tenants[m->tenant].queued--;
+    domain_at(q, e->domain)->entries--;
+    if (store_drop_entry(&q->store, e))
+        shard_forget(q, m);
+}
+
+static void on_due(void *ctx, struct qentry *e)
+{
+    struct queue *q = ctx;
+    entry_set_state(q, e, ENTRY_NEW);
+    if (entry_lane(q, e)->gone && route_again(q, e))
+        return;
+    entry_place(q, e);
+}
+
+static void expire(struct queue *q, struct qentry *e)
+{
+    static const char text[] = "not delivered within its lifetime";
+    struct fate_facts f = {.reason = REASON_EXPIRED, .status = {5, 4, 7}};
+    f.reply = e->reply != 0 ? span_str(reply_text(q, e->reply)) : span_str(text);
+    fates_end(q, e, FATE_EXPIRED, &f);
+}
+
+/* Expiry in every state: a sweep over all entries, so that no list can be forgotten. */
+static void sweep(struct queue *q)
+{
+    uint32_t end = store_entry_end(&q->store);
+    uint32_t now_s = queue_now_unix_s(q);
+    uint32_t steps = end / SWEEP_PARTS + SWEEP_LEAST;
+    if (steps > end)
+        steps = end;
+    for (uint32_t i = 0; i < steps; i++) {
+        q->sweep_at = q->sweep_at + 1 < end ? q->sweep_at + 1 : 1;
+        if (q->sweep_at >= end)
+            break;
+        struct qentry *e = store_peek(&q->store, q->sweep_at);
+        if (e == NULL || e->state == ENTRY_PARKED || e->state == ENTRY_BOUNCE_DUE)
+            continue;
+        if (store_msg(&q->store, e->msg)->expires_s <= now_s)
+            expire(q, e);
+    }
+}
+
+/* Gauges and counters by lane; a few times a second, as many lanes would make it costly every turn. */
+static void publish(struct queue *q)
+{
+    struct stats_page *p = q->env.stats;
+    uint64_t ready = q->counts[ENTRY_READY] + q->counts[ENTRY_RESOLVING];
+    p->ready = ready;
+    p->waiting = q->counts[ENTRY_WAITING];
+    p->held = q->counts[ENTRY_HELD];
+    p->in_flight = q->counts[ENTRY_IN_FLIGHT];
+    p->parked = q->counts[ENTRY_PARKED];
+    p->bounce_due = q->counts[ENTRY_BOUNCE_DUE];
+    p->queued = ready + p->waiting + p->held + p->in_flight + p->parked;
+    p->sites = q->sites.used;
+    p->domains = q->domains.used;
+    for (uint32_t i = 0; i < q->lane_count; i++)
+        if (q->lanes[i].stats != NULL)
+            q->lanes[i].stats->queued = q->lanes[i].queued;
+}
+
+void queue_turn(struct queue *q)
+{
+    due_advance(&q->due, &q->store, queue_now_unix_s(q), DUE_PER_TURN, on_due, q);
+    uint64_t now = queue_now_ms(q);
+    if (now >= q->sweep_ms) {
+        q->sweep_ms = now + SWEEP_EVERY_MS;
+        sweep(q);
+        publish(q);
+    }
+    shard_turn_notes(q);
+    if (!q->paused)
+        flow_run_marked(q);
+}
+
+uint64_t queue_next_ms(const struct queue *q, uint64_t max)
+{
+    if (q->marked != 0)
+        return 0;
+    uint32_t s = due_next_s(&q->due, 1);
+    uint64_t ms = s == 0 && q->due.count > 0 ? 50 : max;
+    if (q->store.entries.used > 0 && ms > SWEEP_EVERY_MS)
+        ms = SWEEP_EVERY_MS;
+    return ms < max ? ms : max;
+}

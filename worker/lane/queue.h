@@ -1,0 +1,207 @@
+/*
+ * queue - the delivery side of a worker: lanes, sites, flows and the entries that wait in them.
+ *
+ * Owner:  the worker; one per process. The structs are open to worker/lane only; others use queue_*(), shard_*() and lane_*().
+ * Input:  messages from intake and recovery, outcomes from deliveries, holds and commands of the operator, time.
+ * Never:  speaks SMTP; forgets an entry without a fate; tries an entry that is held, parked or expired.
+ */
+#ifndef WORKER_QUEUE_H
+#define WORKER_QUEUE_H
+
+#include "base/rng.h"
+#include <stdio.h>
+#include "config/config.h"
+#include "proto/classify.h"
+#include "proto/control.h"
+#include "proto/stats.h"
+#include "worker/events.h"
+#include "worker/io/dns.h"
+#include "worker/io/wheel.h"
+#include "worker/lane/content.h"
+#include "worker/lane/due.h"
+#include "worker/lane/store.h"
+
+struct shard;
+struct deliver;
+
+struct lane {
+    uint32_t number;      /* stable, from the control state; in every record */
+    uint32_t epoch;
+    uint64_t position;    /* of the last record written */
+    uint16_t index;       /* here */
+    uint16_t pool;
+    uint32_t shard_no;
+    uint32_t owner;       /* worker slot */
+    struct shard *shard;  /* NULL: owned by another worker */
+    struct ip address;
+    uint32_t weight;
+    bool gone;            /* in the log, but not in the configuration any more */
+    bool held;
+    uint32_t queued;
+    char ehlo[LIMIT_DOMAIN_BYTES + 1];
+    char nic[16];
+    char name[IP_TEXT];
+    struct stats_lane *stats;
+};
+
+struct tenant {
+    char name[LIMIT_NAME_BYTES + 1];
+    uint16_t pool;
+    uint8_t class_;
+    uint8_t in_doubt;     /* enum in_doubt_policy */
+    uint32_t weight;
+    uint32_t lifetime_s;
+    uint32_t queued;
+    bool held;
+    bool gone;
+};
+
+/* A destination as throttled: a normalised MX set, or one route. */
+struct site_host {
+    uint16_t preference;
+    char name[LIMIT_DOMAIN_BYTES + 1];
+};
+struct site {
+    char *key;            /* sorted host names, or route */
+    const char *provider; /* or NULL */
+    const struct config_limits *limits;
+    const struct config_route *route; /* or NULL: by MX */
+    struct site_host *hosts;
+    uint16_t host_count;
+    uint16_t port;
+    uint8_t family;
+    bool held;
+    bool literal;         /* the only host is an address */
+    uint32_t flows;       /* that exist for it */
+};
+
+enum domain_state { DOMAIN_NEW, DOMAIN_ASKING, DOMAIN_KNOWN };
+struct domain {
+    char *name;           /* lower case, A-labels */
+    uint32_t site;
+    uint32_t entries;     /* that name it */
+    enum domain_state state;
+    bool held;
+    uint64_t fresh_until_ms;  /* monotonic */
+    struct qlist resolving;
+    struct dns_query query;
+    struct queue *queue;
+};
+
+/* Entries of one tenant and class within one flow. */
+struct share {
+    uint32_t flow;
+    uint32_t next, prev;  /* ring of the active shares of this flow and class */
+    uint16_t tenant;
+    uint8_t class_;
+    int32_t deficit;
+    struct qlist list;
+};
+
+/* One lane at one site: what is limited, backed off, suspended. */
+struct flow {
+    uint32_t site;
+    uint16_t lane;
+    uint8_t why;           /* enum reason: what binds right now */
+    bool marked;           /* stands in the list of flows to run */
+    uint32_t next_marked;
+    uint32_t ring[2];      /* active shares by class, 0 = none */
+    uint32_t ready[2];     /* entries by class */
+    uint32_t in_flight;
+    uint32_t opening, open;   /* connections */
+    uint32_t failures;        /* connects in a row that failed */
+    uint8_t turns;            /* for the share of the transactional class */
+    uint16_t last_reply;
+    uint64_t backoff_until_ms;
+    uint64_t suspended_until_ms;
+    double message_tokens, connect_tokens;
+    uint64_t tokens_at_ms;
+    struct timer timer;
+    struct outbound *idle;    /* connections that wait for work */
+    struct queue *queue;
+};
+
+struct queue_env {
+    const struct config *config;
+    struct io *io;
+    struct wheel *wheel;
+    struct dns *dns;          /* NULL: no lookups, static routes only */
+    struct stats_page *stats;
+    struct events *events;
+    struct rng *rng;
+};
+
+struct queue {
+    struct queue_env env;
+    struct store store;
+    struct due due;
+    struct lane *lanes;
+    uint32_t lane_count;
+    struct tenant *tenants;
+    uint32_t tenant_count;
+    struct pool domains, sites, flows, shares;
+    struct table domain_by_name, site_by_key, flow_by_pair, share_by_key, lane_by_number, lane_by_address;
+    char **replies;           /* interned last replies, index 0 unused */
+    uint32_t reply_count;
+    struct table reply_by_text;
+    uint32_t marked;          /* flows to run this turn */
+    struct control_hold *holds;
+    uint32_t hold_count;
+    bool held_all;
+    bool draining;
+    bool paused;              /* the spool cannot record outcomes: no new attempts */
+    uint32_t sweep_at;        /* next entry the expiry sweep looks at */
+    uint64_t sweep_ms;
+    struct msg_id *poison;
+    uint32_t poison_count;
+    struct deliver *deliver;
+    struct shard *shards[LIMIT_WORKERS];
+    uint32_t shard_count;
+    struct chunk_list *chunk_lists; /* places of chunked bodies, by index */
+    uint32_t chunk_list_count, chunk_list_free;
+    uint32_t counts[ENTRY_STATE_COUNT];
+};
+
+NODISCARD int queue_init(struct queue *q, const struct queue_env *env);
+void queue_fini(struct queue *q);
+/* Once a turn: due entries, expiry, marked flows. */
+void queue_turn(struct queue *q);
+/* Milliseconds until queue_turn has something to do, at most max. */
+uint64_t queue_next_ms(const struct queue *q, uint64_t max);
+uint64_t queue_now_ms(const struct queue *q);     /* monotonic */
+uint32_t queue_now_unix_s(const struct queue *q);
+
+/* The operator's holds, all of them; what is no longer held goes on. */
+void queue_set_holds(struct queue *q, const struct control_hold *holds, uint32_t count);
+
+/* --- placing entries (queue.c) --- */
+/* Files an entry where its state, due time and holds want it. The entry must be ENTRY_NEW. */
+void entry_place(struct queue *q, struct qentry *e);
+/* Takes the entry out of whatever list it is in: ENTRY_NEW again. Not for IN_FLIGHT. */
+void entry_unlist(struct queue *q, struct qentry *e);
+void entry_set_state(struct queue *q, struct qentry *e, enum entry_state s);
+/* Waits until due_s (unix) for `reason`. */
+void entry_wait(struct queue *q, struct qentry *e, uint32_t due_s, enum reason reason);
+/* The entry ends here: counts, message, content, index. It must be ENTRY_NEW or IN_FLIGHT. */
+void entry_end(struct queue *q, struct qentry *e);
+struct lane *entry_lane(const struct queue *q, const struct qentry *e);
+uint32_t expiry_cap(uint32_t received_s, uint32_t lifetime_s);
+
+/* --- tables (tables.c) --- */
+/* Interns; 0 when the pool is exhausted. */
+uint32_t domain_intern(struct queue *q, struct span name);
+uint16_t tenant_intern(struct queue *q, struct span name);
+uint16_t reply_intern(struct queue *q, struct span text);
+const char *reply_text(const struct queue *q, uint16_t i);
+struct lane *lane_by_number(struct queue *q, uint32_t number);
+struct lane *lane_by_address(struct queue *q, const struct ip *a);
+/* A lane that records name but the configuration does not: kept so that its mail is seen and can be re-routed. */
+struct lane *lane_add_gone(struct queue *q, uint32_t number);
+struct flow *flow_for(struct queue *q, uint16_t lane, uint32_t site);
+
+static inline struct domain *domain_at(const struct queue *q, uint32_t i) { return pool_at(&q->domains, i); }
+static inline struct site *site_at(const struct queue *q, uint32_t i) { return pool_at(&q->sites, i); }
+static inline struct flow *flow_at(const struct queue *q, uint32_t i) { return pool_at(&q->flows, i); }
+static inline struct share *share_at(const struct queue *q, uint32_t i) { return pool_at(&q->shares, i); }
+
+#endif

@@ -1,0 +1,285 @@
+/*
+ * Compaction's part that knows messages: reads a message that lives in the segment to be emptied and appends it again with its
+ * present state, chunks first.
+ *
+ * A copy is a chain of reads and appends, so the message may be delivered or change meanwhile: every step looks it up again by id and gives up
+ * when it is gone. The new place is taken over when the copy is durable; the old bytes are let go in the same step.
+ */
+#include "worker/lane/shard_impl.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct copy_job {
+    struct copy_job *next, **link;
+    struct shard *shard;
+    struct msg_id id;
+    struct spool_read read;
+    struct spool_wait wait;
+    struct record_place place;      /* of the new ENQ */
+    struct record_place *chunks;    /* new places */
+    uint16_t chunk_count, chunk;
+    uint32_t *chunk_bytes;
+};
+
+static struct qmsg *msg_of(const struct copy_job *j)
+{
+    return store_find(&j->shard->queue->store, j->id);
+}
+
+static void done(struct copy_job *j, int res)
+{
+    struct shard *s = j->shard;
+    *j->link = j->next;
+    if (j->next != NULL)
+        j->next->link = j->link;
+    free(j->chunks);
+    free(j->chunk_bytes);
+    free(j);
+    spool_copied(s->spool, res);
+}
+
+static void give_up(struct copy_job *j, int res)
+{
+    shard_drop_chunks(j->shard, j->chunks, j->chunk);
+    done(j, res);
+}
+
+static void take_place(struct copy_job *j, struct qmsg *m)
+{
+    struct queue *q = j->shard->queue;
+    struct spool *spool = j->shard->spool;
+    spool_live(spool, m->segment, -(int64_t)m->bytes);
+    m->segment = (uint32_t)j->place.segment;
+    m->offset = j->place.offset;
+    m->bytes = j->place.bytes;
+    spool_live(spool, m->segment, m->bytes);
+    if (j->chunk_count == 0)
+        return;
+    const struct record_place *old;
+    uint16_t n = shard_chunks(q, m, &old);
+    shard_drop_chunks(j->shard, old, n);
+    free(chunks_take(q, m->chunks));
+    m->chunks = chunks_keep(q, j->chunks, j->chunk_count);
+    MUST(m->chunks != 0);
+    j->chunks = NULL;
+}
+
+static void on_durable(struct spool_wait *w, int res)
+{
+    struct copy_job *j = (struct copy_job *)((char *)w - offsetof(struct copy_job, wait));
+    struct qmsg *m = msg_of(j);
+    if (res == 0 && m != NULL) {
+        take_place(j, m);
+        done(j, 0);
+    } else {
+        j->chunk = j->chunk_count;
+        give_up(j, res);
+    }
+}
+
+static uint8_t written_state(const struct qentry *e)
+{
+    switch ((enum entry_state)e->state) {
+    case ENTRY_BOUNCE_DUE:
+        return RCPT_BOUNCE_DUE;
+    case ENTRY_HELD:
+        return RCPT_HELD;
+    case ENTRY_PARKED:
+        return RCPT_PARKED;
+    case ENTRY_FREE:
+    case ENTRY_NEW:
+    case ENTRY_RESOLVING:
+    case ENTRY_READY:
+    case ENTRY_WAITING:
+    case ENTRY_IN_FLIGHT:
+    case ENTRY_STATE_COUNT:
+        break;
+    }
+    return RCPT_QUEUED;
+}
+
+/* The envelope with the recipients that are left, as they stand now. */
+static void put_meta(struct copy_job *j, const struct qmsg *m, const struct enq *old,
+                     struct writer *w)
+{
+    struct queue *q = j->shard->queue;
+    struct enq e = *old;
+    e.flags |= ENQ_COPY;
+    e.rcpt_count = m->live;
+    enq_put(w, &e);
+    struct span rcpts = old->rcpts;
+    struct enq_rcpt r;
+    while (enq_rcpt_next(&rcpts, &r)) {
+        const struct qentry *x = store_find_entry(&q->store, m, r.index);
+        if (x == NULL)
+            continue;
+        r.state = written_state(x);
+        r.reason = x->reason;
+        r.attempts = x->attempts;
+        r.due_unix_s = x->state == ENTRY_WAITING ? x->due_s : 0;
+        enq_put_rcpt(w, &r);
+    }
+    for (uint16_t i = 0; i < j->chunk_count; i++) {
+        struct enq_chunk c = {.place = j->chunks[i], .body_bytes = j->chunk_bytes[i]};
+        enq_put_chunk(w, &c);
+    }
+}
+
+static void append_enq(struct copy_job *j, struct qmsg *m, struct span meta, struct span rest)
+{
+    struct lane *lane = &j->shard->queue->lanes[m->lane];
+    struct enq old;
+    if (enq_read(meta, &old) != 0) {
+        give_up(j, -EBADMSG);
+        return;
+    }
+    size_t room = meta.n + 64;
+    uint8_t *buf = malloc(room);
+    struct writer w = writer_of(buf, buf != NULL ? room : 0);
+    put_meta(j, m, &old, &w);
+    struct spool_append a = {.type = RECORD_ENQ,
+                             .lane = lane->number,
+                             .epoch = lane->epoch,
+                             .position = lane->position + 1,
+                             .meta = span_of(buf, w.n),
+                             .rest = {rest},
+                             .rest_count = 1,
+                             .fate = true};
+    j->wait.on_durable = on_durable;
+    int r = w.bad ? -E2BIG : spool_append(j->shard->spool, &a, &j->wait, &j->place);
+    free(buf);
+    if (r != 0)
+        give_up(j, r);
+    else
+        lane->position++;
+}
+
+static void next_chunk(struct copy_job *j);
+
+static void on_chunk(struct spool_read *read, int res, const struct record_view *v)
+{
+    struct copy_job *j = (struct copy_job *)((char *)read - offsetof(struct copy_job, read));
+    struct qmsg *m = msg_of(j);
+    if (res != 0 || m == NULL) {
+        give_up(j, res);
+        return;
+    }
+    struct lane *lane = &j->shard->queue->lanes[m->lane];
+    uint8_t meta[32];
+    struct writer w = writer_of(meta, sizeof meta);
+    body_put(&w, j->id, j->chunk);
+    struct spool_append a = {.type = RECORD_BODY,
+                             .lane = lane->number,
+                             .epoch = lane->epoch,
+                             .position = lane->position + 1,
+                             .meta = span_of(meta, w.n),
+                             .rest = {v->rest},
+                             .rest_count = 1,
+                             .fate = true};
+    int r = spool_append(j->shard->spool, &a, NULL, &j->chunks[j->chunk]);
+    if (r != 0) {
+        give_up(j, r);
+        return;
+    }
+    lane->position++;
+    spool_live(j->shard->spool, j->chunks[j->chunk].segment, j->chunks[j->chunk].bytes);
+    j->chunk_bytes[j->chunk] = (uint32_t)v->rest.n;
+    j->chunk++;
+    next_chunk(j);
+}
+
+static void on_enq(struct spool_read *read, int res, const struct record_view *v)
+{
+    struct copy_job *j = (struct copy_job *)((char *)read - offsetof(struct copy_job, read));
+    struct qmsg *m = msg_of(j);
+    if (m == NULL) {
+        give_up(j, 0);
+        return;
+    }
+    if (res == -EBADMSG) { /* it cannot be copied and it cannot be sent: said, and parked when it is tried */
+        char id[ID_TEXT + 1];
+        id_format(j->id, id);
+        log_err("message %s is damaged on disk and stays where it is", id);
+    }
+    if (res != 0)
+        give_up(j, res);
+    else
+        append_enq(j, m, v->meta, v->rest);
+}
+
+static void next_chunk(struct copy_job *j)
+{
+    struct qmsg *m = msg_of(j);
+    const struct record_place *places;
+    struct record_place at;
+    if (m == NULL || shard_chunks(j->shard->queue, m, &places) != j->chunk_count) {
+        give_up(j, 0);
+        return;
+    }
+    if (j->chunk < j->chunk_count) {
+        j->read.on_read = on_chunk;
+        at = places[j->chunk];
+    } else {
+        j->read.on_read = on_enq;
+        at = msg_place(m);
+    }
+    int r = spool_read(j->shard->spool, &j->read, &at);
+    if (r != 0)
+        give_up(j, r);
+}
+
+/* Does any part of the message lie in the segment? */
+static bool lies_in(const struct queue *q, const struct qmsg *m, uint64_t segment)
+{
+    const struct record_place *c;
+    uint16_t n = shard_chunks(q, m, &c);
+    for (uint16_t i = 0; i < n; i++)
+        if (c[i].segment == segment)
+            return true;
+    return m->segment == segment;
+}
+
+bool shard_copy(void *ctx, struct msg_id id, uint64_t segment)
+{
+    struct shard *s = ctx;
+    struct qmsg *m = store_find(&s->queue->store, id);
+    if (m == NULL || !lies_in(s->queue, m, segment))
+        return false;
+    for (const struct copy_job *j = s->copies; j != NULL; j = j->next)
+        if (id_eq(j->id, id))
+            return false; /* on its way already: a chunked message is met once for each chunk */
+    struct copy_job *j = calloc(1, sizeof *j);
+    if (j == NULL)
+        return false;
+    const struct record_place *places;
+    j->shard = s;
+    j->id = id;
+    j->chunk_count = shard_chunks(s->queue, m, &places);
+    if (j->chunk_count > 0) {
+        j->chunks = calloc(j->chunk_count, sizeof *j->chunks);
+        j->chunk_bytes = calloc(j->chunk_count, sizeof *j->chunk_bytes);
+        MUST(j->chunks != NULL);
+        MUST(j->chunk_bytes != NULL);
+    }
+    j->next = s->copies;
+    j->link = &s->copies;
+    if (j->next != NULL)
+        j->next->link = &j->next;
+    s->copies = j;
+    next_chunk(j);
+    return true;
+}
+
+void shard_copies_free(struct shard *s)
+{
+    while (s->copies != NULL) {
+        struct copy_job *j = s->copies;
+        s->copies = j->next;
+        free(j->chunks);
+        free(j->chunk_bytes);
+        free(j);
+    }
+}

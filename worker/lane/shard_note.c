@@ -1,0 +1,120 @@
+/*
+ * Outcomes on their way into the log. A note lives until its record is durable: when the spool refuses or fails it, it is written again;
+ * meanwhile no new attempt starts, since an outcome that is not on disk would be repeated after a crash.
+ */
+#include "worker/lane/shard_impl.h"
+
+#include "base/log.h"
+
+#include <stdlib.h>
+
+struct note {
+    struct spool_wait wait;
+    struct note *next;
+    struct shard *shard;
+    struct spool_wait *user;
+    struct lane *lane;
+    enum record_type type;
+    uint32_t meta_bytes, reply_bytes;
+    uint8_t data[];
+};
+
+static void on_note_durable(struct spool_wait *w, int res)
+{
+    struct note *n = (struct note *)((char *)w - offsetof(struct note, wait));
+    if (res != 0) {
+        n->shard->queue->env.stats->commit_failures++;
+        n->next = n->shard->unwritten;
+        n->shard->unwritten = n;
+        n->shard->queue->paused = true;
+        return;
+    }
+    struct spool_wait *user = n->user;
+    free(n);
+    if (user != NULL)
+        user->on_durable(user, 0);
+}
+
+static int note_write(struct note *n)
+{
+    struct spool_append a = {.type = (uint8_t)n->type,
+                             .lane = n->lane->number,
+                             .epoch = n->lane->epoch,
+                             .position = n->lane->position + 1,
+                             .meta = span_of(n->data, n->meta_bytes),
+                             .rest = {span_of(n->data + n->meta_bytes, n->reply_bytes)},
+                             .rest_count = n->reply_bytes > 0 ? 1u : 0u,
+                             .fate = true};
+    struct record_place p;
+    int r = spool_append(n->shard->spool, &a, &n->wait, &p);
+    if (r == 0)
+        n->lane->position++;
+    return r;
+}
+
+void shard_note(struct shard *s, const struct note_facts *f, struct spool_wait *user)
+{
+    struct span reply = f->outcome.reply;
+    if (reply.n > LIMIT_REPLY_KEPT_BYTES)
+        reply.n = LIMIT_REPLY_KEPT_BYTES;
+    size_t room = 160 + f->outcome.remote_name.n + f->outcome.indices.n;
+    struct note *n = malloc(sizeof *n + room + reply.n);
+    MUST(n != NULL); /* an outcome must not be lost; a restart recovers */
+    *n = (struct note){.shard = s, .user = user, .lane = f->lane, .type = f->type};
+    n->wait.on_durable = on_note_durable;
+    struct writer w = writer_of(n->data, room);
+    outcome_put(&w, &f->outcome);
+    MUST(!w.bad);
+    n->meta_bytes = (uint32_t)w.n;
+    n->reply_bytes = (uint32_t)reply.n;
+    if (reply.n > 0)
+        memcpy(n->data + w.n, reply.p, reply.n);
+    if (note_write(n) != 0) {
+        n->next = s->unwritten;
+        s->unwritten = n;
+        s->queue->paused = true;
+    }
+}
+
+/* Oldest first, although order between different messages does not matter: a note is the last word on its recipients. */
+static struct note *reversed(struct note *n)
+{
+    struct note *out = NULL;
+    while (n != NULL) {
+        struct note *next = n->next;
+        n->next = out;
+        out = n;
+        n = next;
+    }
+    return out;
+}
+
+static void write_again(struct shard *s)
+{
+    struct note *n = reversed(s->unwritten);
+    s->unwritten = NULL;
+    while (n != NULL) {
+        struct note *next = n->next;
+        if (note_write(n) != 0) {
+            n->next = s->unwritten;
+            s->unwritten = n;
+        }
+        n = next;
+    }
+}
+
+void shard_turn_notes(struct queue *q)
+{
+    bool left = false;
+    for (uint32_t i = 0; i < q->shard_count; i++) {
+        struct shard *s = q->shards[i];
+        if (s->unwritten != NULL)
+            write_again(s);
+        left = left || s->unwritten != NULL || spool_health(s->spool) == SPOOL_SICK;
+    }
+    if (q->paused && !left)
+        log_note("outcomes are recorded again, delivery goes on");
+    if (!q->paused && left)
+        log_warn("outcomes cannot be recorded: no new attempts until the disk takes them");
+    q->paused = left;
+}

@@ -1,0 +1,484 @@
+/*
+ * What each command does in each state: one total table, and a handler for each kind of cell.
+ */
+#include "worker/smtp/server_impl.h"
+
+#include "base/log.h"
+#include "proto/trace_field.h"
+#include "worker/lane/route.h"
+#include "worker/lane/shard.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+typedef void command_fn(struct smtp_server *s, const struct smtp_command *c);
+
+/* --- faults --- */
+
+static const char *fault_reply(const struct smtp_command *c)
+{
+    bool mail = c->verb == SMTP_MAIL;
+    switch (c->fault) {
+    case SMTP_FAULT_NONE:
+        break;
+    case SMTP_FAULT_SYNTAX:
+        return "501 5.5.4 Syntax error in arguments\r\n";
+    case SMTP_FAULT_CONTROL:
+        return "501 5.5.2 Control character in command\r\n";
+    case SMTP_FAULT_ADDRESS:
+        return mail ? "501 5.1.7 Bad sender address syntax\r\n"
+                    : "501 5.1.3 Bad recipient address syntax\r\n";
+    case SMTP_FAULT_ADDRESS_UTF8:
+        return mail ? "550 5.6.7 Address needs SMTPUTF8\r\n" : "553 5.6.7 Address needs SMTPUTF8\r\n";
+    case SMTP_FAULT_PARAM_UNKNOWN:
+        return "555 5.5.4 Parameter not recognised\r\n";
+    case SMTP_FAULT_PARAM_REPEATED:
+        return "501 5.5.4 Parameter given twice\r\n";
+    case SMTP_FAULT_PARAM_VALUE:
+        return "501 5.5.4 Bad parameter value\r\n";
+    }
+    MUST(!"a fault that exists");
+    return NULL;
+}
+
+/* --- EHLO, HELO --- */
+
+static void reset_txn(struct smtp_server *s)
+{
+    server_wipe_txn(s);
+    if (s->state != SV_NEW)
+        server_enter(s, SV_READY);
+}
+
+static bool take_helo(struct smtp_server *s, struct span name)
+{
+    char *copy = malloc(name.n + 1);
+    if (copy == NULL) {
+        server_reply(s, "451 4.3.0 Out of memory\r\n");
+        return false;
+    }
+    memcpy(copy, name.p, name.n);
+    copy[name.n] = '\0';
+    free(s->helo);
+    s->helo = copy;
+    return true;
+}
+
+static void on_ehlo(struct smtp_server *s, const struct smtp_command *c)
+{
+    static const struct {
+        unsigned bit;
+        const char *keyword;
+    } keywords[] = {
+        {OFFER_PIPELINING, "PIPELINING"}, {OFFER_8BITMIME, "8BITMIME"},
+        {OFFER_ENHANCED, "ENHANCEDSTATUSCODES"}, {OFFER_CHUNKING, "CHUNKING"},
+        {OFFER_SMTPUTF8, "SMTPUTF8"},
+    };
+    const struct config *g = s->set->env.config;
+    if (!take_helo(s, c->args))
+        return;
+    char reply[1024];
+    struct text t = text_of(reply, sizeof reply);
+    text_fmt(&t, "250-%s\r\n", g->hostname);
+    for (size_t i = 0; i < ARRAY_COUNT(keywords); i++)
+        if (s->listener->offers & keywords[i].bit)
+            text_fmt(&t, "250-%s\r\n", keywords[i].keyword);
+    if (s->listener->offers & OFFER_SIZE)
+        text_fmt(&t, "250-SIZE %llu\r\n", (unsigned long long)g->smtp.size_max);
+    text_puts(&t, "250 HELP\r\n");
+    s->esmtp = true;
+    server_enter(s, SV_READY);
+    reset_txn(s);
+    server_reply(s, reply);
+}
+
+static void on_helo(struct smtp_server *s, const struct smtp_command *c)
+{
+    if (!take_helo(s, c->args))
+        return;
+    char reply[LIMIT_REPLY_LINE_BYTES];
+    snprintf(reply, sizeof reply, "250 %s\r\n", s->set->env.config->hostname);
+    s->esmtp = false;
+    server_enter(s, SV_READY);
+    reset_txn(s);
+    server_reply(s, reply);
+}
+
+/* --- MAIL --- */
+
+static uint32_t keep_text(struct txn *t, struct span s)
+{
+    if (t->text_bytes + s.n > t->text_room) {
+        uint32_t room = (uint32_t)(t->text_bytes + s.n) * 2;
+        char *p = t->text == t->text_inline ? malloc(room) : realloc(t->text, room);
+        if (p == NULL)
+            return UINT32_MAX;
+        if (t->text == t->text_inline)
+            memcpy(p, t->text, t->text_bytes);
+        t->text = p;
+        t->text_room = room;
+    }
+    uint32_t at = t->text_bytes;
+    if (s.n > 0)
+        memcpy(t->text + at, s.p, s.n);
+    t->text_bytes += (uint32_t)s.n;
+    return at;
+}
+
+/* A parameter of an extension that this listener does not offer is unknown here (SRV-19, EXT-70). */
+static bool params_offered(const struct smtp_server *s, const struct smtp_command *c)
+{
+    unsigned offered = 0;
+    if (s->listener->offers & OFFER_SIZE)
+        offered |= SMTP_PARAM_SIZE;
+    if (s->listener->offers & OFFER_8BITMIME)
+        offered |= SMTP_PARAM_BODY;
+    if (s->listener->offers & OFFER_SMTPUTF8)
+        offered |= SMTP_PARAM_SMTPUTF8;
+    if (!s->esmtp)
+        offered = 0;
+    return (c->params & ~offered) == 0;
+}
+
+static const char *mail_refusal(const struct smtp_server *s, const struct smtp_command *c)
+{
+    const struct smtp_servers *set = s->set;
+    if (!params_offered(s, c))
+        return "555 5.5.4 Parameter not recognised\r\n";
+    if (c->body == SMTP_BODY_BINARYMIME)
+        return "501 5.5.4 BODY=BINARYMIME is not offered\r\n";
+    if (c->size > set->env.config->smtp.size_max)
+        return "552 5.3.4 Message is larger than the limit\r\n";
+    if (server_no_room(s))
+        return "452 4.3.1 No room for mail now, try again later\r\n";
+    return NULL;
+}
+
+static void accept_sender(struct smtp_server *s, const struct smtp_command *c)
+{
+    struct txn *t = server_need_txn(s);
+    if (t == NULL) {
+        server_reply(s, "452 4.3.1 Too many transactions, try again later\r\n");
+        return;
+    }
+    t->sender_offset = keep_text(t, c->path.text);
+    if (t->sender_offset == UINT32_MAX) {
+        server_wipe_txn(s);
+        server_reply(s, "452 4.3.1 Out of memory\r\n");
+        return;
+    }
+    t->sender_bytes = (uint32_t)c->path.text.n;
+    t->body = c->body;
+    t->size_declared = c->size;
+    t->utf8 = (c->params & SMTP_PARAM_SMTPUTF8) != 0;
+    t->utf8_rcpt = c->path.is_utf8;
+    server_enter(s, SV_MAIL);
+    server_reply(s, "250 2.1.0 Sender ok\r\n");
+}
+
+/* --- checks that need lookups (SRV-39, SRV-40): the transaction is opened first and taken back on a no --- */
+
+static const char *sender_verdict(const struct dns_answer *a)
+{
+    if (a->status == DNS_TEMP)
+        return "451 4.1.8 Sender domain cannot be looked up now\r\n";
+    if (a->status == DNS_NXDOMAIN)
+        return "550 5.1.8 Sender domain does not exist\r\n";
+    if (a->status == DNS_OK && a->mx_count == 1 && a->mx[0].name[0] == '\0')
+        return "550 5.7.27 Sender domain accepts no mail (null MX)\r\n";
+    return NULL;
+}
+
+static void after_sender_lookup(struct smtp_server *s, const struct dns_answer *a)
+{
+    const char *no = sender_verdict(a);
+    if (no != NULL) {
+        server_wipe_txn(s);
+        server_reply(s, no);
+        server_resume(s, SV_READY);
+    } else {
+        server_reply(s, "250 2.1.0 Sender ok\r\n");
+        server_resume(s, SV_MAIL);
+    }
+}
+
+static void after_rcpt_lookup(struct smtp_server *s, const struct dns_answer *a)
+{
+    struct txn *t = s->txn;
+    if (a->status == DNS_OK && a->mx_count == 1 && a->mx[0].name[0] == '\0') {
+        t->rcpt_count--;
+        server_reply(s, "556 5.1.10 Recipient domain accepts no mail (null MX)\r\n");
+        server_resume(s, t->rcpt_count > 0 ? SV_RCPT : SV_MAIL);
+    } else {
+        server_reply(s, "250 2.1.5 Recipient ok\r\n");
+        server_resume(s, SV_RCPT);
+    }
+}
+
+static void on_lookup(struct dns_query *q, const struct dns_answer *a)
+{
+    struct smtp_server *s = (struct smtp_server *)((char *)q - offsetof(struct smtp_server, query));
+    s->after_lookup(s, a);
+}
+
+/* True: the answer is not known yet, or has been dealt with. */
+static bool look_up(struct smtp_server *s, struct span domain,
+                    void (*then)(struct smtp_server *, const struct dns_answer *))
+{
+    char name[LIMIT_DOMAIN_BYTES + 1];
+    const struct dns_answer *a = NULL;
+    if (s->set->env.dns == NULL || domain.n == 0 || domain.n > LIMIT_DOMAIN_BYTES ||
+        domain.p[0] == '[')
+        return false;
+    memcpy(name, domain.p, domain.n);
+    name[domain.n] = '\0';
+    s->query.on_answer = on_lookup;
+    s->after_lookup = then;
+    int r = dns_ask(s->set->env.dns, &s->query, DNS_MX, name, &a);
+    if (r < 0)
+        return false;
+    server_enter(s, SV_WAIT);
+    if (r == 1)
+        then(s, a);
+    return true;
+}
+
+static void on_mail(struct smtp_server *s, const struct smtp_command *c)
+{
+    const char *no = mail_refusal(s, c);
+    if (no != NULL) {
+        server_reply(s, no);
+        return;
+    }
+    if (s->set->env.config->smtp.check_sender_domain && c->path.domain.n > 0 &&
+        s->set->env.dns != NULL && c->path.domain.p[0] != '[') {
+        struct txn *t = server_need_txn(s);
+        if (t != NULL && (t->sender_offset = keep_text(t, c->path.text)) != UINT32_MAX) {
+            t->sender_bytes = (uint32_t)c->path.text.n;
+            t->body = c->body;
+            t->utf8 = (c->params & SMTP_PARAM_SMTPUTF8) != 0;
+            t->utf8_rcpt = c->path.is_utf8;
+            if (look_up(s, c->path.domain, after_sender_lookup))
+                return;
+        }
+        server_wipe_txn(s);
+    }
+    accept_sender(s, c);
+}
+
+/* --- RCPT --- */
+
+static const char *rcpt_refusal(const struct smtp_server *s, const struct smtp_command *c)
+{
+    const struct config *g = s->set->env.config;
+    if (c->params != 0)
+        return "555 5.5.4 Parameter not recognised\r\n";
+    if (s->txn->rcpt_count >= g->smtp.recipients_max)
+        return "452 4.5.3 Too many recipients\r\n";
+    if (c->path.domain.n == 0)
+        return NULL; /* postmaster of this host */
+    if (c->path.is_literal && !g->smtp.allow_address_literals)
+        return "550 5.7.1 Address literals are not accepted\r\n";
+    if (!s->may_relay && !route_is_served(g, c->path.domain))
+        return "550 5.7.1 Relaying denied\r\n";
+    return NULL;
+}
+
+/* The recipient and its lane; false: no memory or no lane. */
+static const char *add_rcpt(struct smtp_server *s, struct span address, struct span domain)
+{
+    struct txn *t = s->txn;
+    struct lane *lane = route_lane(s->set->env.queue, s->tenant, domain);
+    if (lane == NULL)
+        return "451 4.3.5 No lane is configured for this sender\r\n";
+    if (t->rcpt_count == t->rcpt_room) {
+        uint32_t room = t->rcpt_room * 4;
+        struct txn_rcpt *r = t->rcpts == t->rcpts_inline
+                                 ? malloc(room * sizeof *r)
+                                 : realloc(t->rcpts, room * sizeof *r);
+        if (r == NULL)
+            return "452 4.3.1 Out of memory\r\n";
+        if (t->rcpts == t->rcpts_inline)
+            memcpy(r, t->rcpts, sizeof t->rcpts_inline);
+        t->rcpts = r;
+        t->rcpt_room = room;
+    }
+    uint32_t at = keep_text(t, address);
+    if (at == UINT32_MAX)
+        return "452 4.3.1 Out of memory\r\n";
+    t->rcpts[t->rcpt_count++] =
+        (struct txn_rcpt){.offset = at, .bytes = (uint32_t)address.n, .lane = lane};
+    return NULL;
+}
+
+static const char *add_postmaster(struct smtp_server *s)
+{
+    char address[LIMIT_DOMAIN_BYTES + 16];
+    const char *host = s->set->env.config->hostname;
+    int n = snprintf(address, sizeof address, "postmaster@%s", host);
+    return add_rcpt(s, span_of(address, (size_t)n), span_str(host));
+}
+
+static void on_rcpt(struct smtp_server *s, const struct smtp_command *c)
+{
+    const char *no = rcpt_refusal(s, c);
+    if (no == NULL)
+        no = c->path.domain.n == 0 ? add_postmaster(s)
+                                   : add_rcpt(s, c->path.text, c->path.domain);
+    if (no != NULL) {
+        s->set->env.stats->rejected_recipients++;
+        if (no[0] == '5')
+            server_error(s, no);
+        else
+            server_reply(s, no);
+        return;
+    }
+    s->txn->utf8_rcpt = s->txn->utf8_rcpt || c->path.is_utf8;
+    if (s->set->env.config->smtp.check_recipient_null_mx &&
+        config_route_for(s->set->env.config, c->path.domain) == NULL &&
+        look_up(s, c->path.domain, after_rcpt_lookup))
+        return;
+    if (s->state != SV_RCPT)
+        server_enter(s, SV_RCPT);
+    server_reply(s, "250 2.1.5 Recipient ok\r\n");
+}
+
+/* --- the others --- */
+
+static void on_data(struct smtp_server *s, const struct smtp_command *c)
+{
+    (void)c;
+    server_begin_data(s);
+}
+
+static void on_bdat(struct smtp_server *s, const struct smtp_command *c)
+{
+    server_begin_chunk(s, c);
+}
+
+static void on_rset(struct smtp_server *s, const struct smtp_command *c)
+{
+    (void)c;
+    reset_txn(s);
+    server_reply(s, "250 2.0.0 Ok\r\n");
+}
+
+static void on_noop(struct smtp_server *s, const struct smtp_command *c)
+{
+    (void)c;
+    server_reply(s, "250 2.0.0 Ok\r\n");
+}
+
+static void on_quit(struct smtp_server *s, const struct smtp_command *c)
+{
+    (void)c;
+    char line[LIMIT_REPLY_LINE_BYTES];
+    snprintf(line, sizeof line, "221 2.0.0 %.255s closing\r\n", s->set->env.config->hostname);
+    server_reply(s, line);
+    server_close(s);
+}
+
+static void on_vrfy(struct smtp_server *s, const struct smtp_command *c)
+{
+    (void)c;
+    server_reply(s, "252 2.0.0 Cannot verify, but will accept mail for delivery\r\n");
+}
+
+static void on_help(struct smtp_server *s, const struct smtp_command *c)
+{
+    (void)c;
+    server_reply(s, "214 2.0.0 See RFC 5321\r\n");
+}
+
+static void not_implemented(struct smtp_server *s, const struct smtp_command *c)
+{
+    (void)c;
+    server_error(s, "502 5.5.1 Command not implemented\r\n");
+}
+
+static void unknown(struct smtp_server *s, const struct smtp_command *c)
+{
+    (void)c;
+    server_error(s, "500 5.5.1 Command not known\r\n");
+}
+
+static void bad_sequence(struct smtp_server *s, const struct smtp_command *c)
+{
+    static const char *const first[SV_STATE_COUNT] = {
+        [SV_NEW] = "503 5.5.1 EHLO first\r\n",
+        [SV_READY] = "503 5.5.1 MAIL first\r\n",
+        [SV_MAIL] = "503 5.5.1 Not in this order\r\n",
+        [SV_RCPT] = "503 5.5.1 Not in this order\r\n",
+        [SV_BDAT] = "503 5.5.1 BDAT or RSET is awaited\r\n",
+    };
+    (void)c;
+    server_error(s, first[s->state] != NULL ? first[s->state] : "503 5.5.1 Not now\r\n");
+}
+
+/* A chunk out of order: its octets are swallowed first, or they would run as commands (EXT-11). */
+static void bad_chunk(struct smtp_server *s, const struct smtp_command *c)
+{
+    server_begin_chunk(s, c);
+}
+
+static void only_quit(struct smtp_server *s, const struct smtp_command *c)
+{
+    (void)c;
+    server_error(s, "503 5.5.1 Only QUIT is possible here\r\n");
+}
+
+/* EHLO HELO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH not-implemented unknown */
+static command_fn *const table[SV_STATE_COUNT][SMTP_VERB_COUNT] = {
+#define ROW(ehlo, helo, mail, rcpt, data, bdat, rset)                                              \
+    {                                                                                              \
+        [SMTP_EHLO] = ehlo, [SMTP_HELO] = helo, [SMTP_MAIL] = mail, [SMTP_RCPT] = rcpt,            \
+        [SMTP_DATA] = data, [SMTP_BDAT] = bdat, [SMTP_RSET] = rset, [SMTP_NOOP] = on_noop,         \
+        [SMTP_QUIT] = on_quit, [SMTP_VRFY] = on_vrfy, [SMTP_HELP] = on_help,                       \
+        [SMTP_STARTTLS] = not_implemented, [SMTP_AUTH] = not_implemented,                          \
+        [SMTP_NOT_IMPLEMENTED] = not_implemented, [SMTP_UNKNOWN] = unknown,                        \
+    }
+#define CLOSED                                                                                     \
+    {                                                                                              \
+        [SMTP_EHLO] = only_quit, [SMTP_HELO] = only_quit, [SMTP_MAIL] = only_quit,                 \
+        [SMTP_RCPT] = only_quit, [SMTP_DATA] = only_quit, [SMTP_BDAT] = bad_chunk,                 \
+        [SMTP_RSET] = only_quit, [SMTP_NOOP] = only_quit, [SMTP_QUIT] = on_quit,                   \
+        [SMTP_VRFY] = only_quit, [SMTP_HELP] = only_quit, [SMTP_STARTTLS] = only_quit,             \
+        [SMTP_AUTH] = only_quit, [SMTP_NOT_IMPLEMENTED] = only_quit, [SMTP_UNKNOWN] = only_quit,   \
+    }
+    /*                    EHLO     HELO     MAIL          RCPT          DATA          BDAT       RSET */
+    [SV_NEW]     = ROW(on_ehlo, on_helo, bad_sequence, bad_sequence, bad_sequence, bad_chunk, on_rset),
+    [SV_READY]   = ROW(on_ehlo, on_helo, on_mail,      bad_sequence, bad_sequence, bad_chunk, on_rset),
+    [SV_MAIL]    = ROW(on_ehlo, on_helo, bad_sequence, on_rcpt,      bad_sequence, bad_chunk, on_rset),
+    [SV_RCPT]    = ROW(on_ehlo, on_helo, bad_sequence, on_rcpt,      on_data,      on_bdat,   on_rset),
+    [SV_BDAT]    = ROW(on_ehlo, on_helo, bad_sequence, bad_sequence, bad_sequence, on_bdat,   on_rset),
+    [SV_REFUSED] = CLOSED,
+    /* No command is read in these; the cells exist so that the table is total. */
+    [SV_EARLY]   = CLOSED,
+    [SV_DATA]    = CLOSED,
+    [SV_CHUNK]   = CLOSED,
+    [SV_WAIT]    = CLOSED,
+    [SV_CLOSING] = CLOSED,
+#undef ROW
+#undef CLOSED
+};
+
+void server_command(struct smtp_server *s, struct span line)
+{
+    struct smtp_command c;
+    unsigned flags = s->listener->strict_syntax ? 0 : SMTP_PARSE_TOLERANT;
+    bool utf8 = s->txn != NULL && s->txn->utf8;
+    smtp_command_parse(line, flags, utf8, &c);
+    s->set->env.stats->commands++;
+    timer_set(s->set->env.wheel, &s->timer, 1000ull * s->set->env.config->smtp.command_s);
+    if (c.verb == SMTP_BDAT && !(s->listener->offers & OFFER_CHUNKING))
+        c.verb = SMTP_NOT_IMPLEMENTED;
+    command_fn *fn = table[s->state][c.verb];
+    MUST(fn != NULL);
+    bool runs = fn != bad_sequence && fn != only_quit && fn != not_implemented && fn != unknown;
+    if (c.fault != SMTP_FAULT_NONE && runs) {
+        s->set->env.stats->command_errors++;
+        server_error(s, fault_reply(&c));
+        return;
+    }
+    fn(s, &c);
+}
