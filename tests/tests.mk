@@ -55,7 +55,7 @@ FUZZ_S ?= 60
 FUZZ_FLAGS := -std=c11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZ_SRC))
-FUZZ_OBJ := $(patsubst %.c,$(B)/fuzz/%.o,$(BASE_SRC) $(PROTO_SRC) $(CONFIG_SRC)) $(PROTO_GEN:.c=.o)
+FUZZ_OBJ := $(patsubst %.c,$(B)/fuzz/%.o,$(BASE_SRC) $(PROTO_SRC) $(CONFIG_SRC) worker/io/dns_parse.c) $(PROTO_GEN:.c=.o)
 FUZZ_BIN := $(addprefix $(B)/fuzz/fuzz_,$(FUZZ_NAMES))
 
 $(B)/fuzz/%.o: %.c | $(PROTO_GEN:.c=.h) $(EMBED)
@@ -90,3 +90,6 @@ tidy:
 clang-tidy: $(EMBED) $(PROTO_GEN:.c=.h)
 	clang-tidy --quiet $(filter-out %.pb-c.c,$(shell git ls-files '*.c')) -- -I. -I$(B)/gen -D_GNU_SOURCE \
 	    -DMOCHILA_VERSION='"$(VERSION)"' -std=c11
+
+# Rings with rules of their own.
+-include $(wildcard tests/*/*.mk)

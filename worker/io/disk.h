@@ -1,12 +1,13 @@
 /*
  * disk - all file access of the spool: one directory of segment files.
  *
- * Durable writes are O_DIRECT with RWF_DSYNC, one operation on the ring each; where the file system refuses O_DIRECT it is page cache +
- * RWF_DSYNC (disk_mode says which). Tests link tests/sim/sim_disk.c instead, which drops, keeps or tears what was not durable, fails
- * with EIO or ENOSPC, and writes short.
+ * Durable writes are O_DIRECT with RWF_DSYNC, one operation on the ring each; where the file system
+ * refuses O_DIRECT it is page cache + RWF_DSYNC (disk_mode says which). Tests link
+ * tests/sim/sim_disk.c instead, which drops, keeps or tears what was not durable, fails with EIO or
+ * ENOSPC, and writes short.
  *
- * Owner:  a shard. Buffers, offsets and lengths are multiples of LIMIT_BLOCK_BYTES, buffers aligned so (disk_alloc).
- * Never:  retries a failed write or fsync.
+ * Owner:  a shard. Buffers, offsets and lengths are multiples of LIMIT_BLOCK_BYTES, buffers aligned
+ * so (disk_alloc). Never:  retries a failed write or fsync.
  */
 #ifndef WORKER_IO_DISK_H
 #define WORKER_IO_DISK_H
@@ -16,14 +17,14 @@
 
 #include <sys/types.h>
 
-struct disk;      /* one directory, locked with flock */
+struct disk; /* one directory, locked with flock */
 struct disk_file;
 
 enum disk_mode { DISK_DIRECT, DISK_CACHED };
 
 /*
- * Opens (makes, mode 0700) the directory and takes its lock. -EWOULDBLOCK: another process owns the shard.
- * `io` may be NULL for tools that only read synchronously.
+ * Opens (makes, mode 0700) the directory and takes its lock. -EWOULDBLOCK: another process owns the
+ * shard. `io` may be NULL for tools that only read synchronously.
  */
 NODISCARD int disk_open(struct disk **out, struct io *io, const char *path);
 void disk_close(struct disk **d);
@@ -49,17 +50,20 @@ struct disk_op {
     uint32_t slot; /* private */
 };
 /* Durable when done: res == n or it failed for good (a short write is reported as -EIO). */
-void disk_write(struct disk_file *f, struct disk_op *op, const void *buf, size_t n, uint64_t offset);
+void disk_write(struct disk_file *f, struct disk_op *op, const void *buf, size_t n,
+                uint64_t offset);
 void disk_read(struct disk_file *f, struct disk_op *op, void *buf, size_t n, uint64_t offset);
 /*
- * Makes a file of `bytes` zeroes, written and synced, under `name`: for spare segments. In the background (pieces on
- * the ring, no helper thread); res 0 or -errno (-ENOSPC: nothing is left behind).
+ * Makes a file of `bytes` zeroes, written and synced, under `name`: for spare segments. In the
+ * background (pieces on the ring, no helper thread); res 0 or -errno (-ENOSPC: nothing is left
+ * behind).
  */
 void disk_make_zeroed(struct disk *d, struct disk_op *op, const char *name, uint64_t bytes);
 /* The same, blocking: for the first segment at start. */
 NODISCARD int disk_make_zeroed_now(struct disk *d, const char *name, uint64_t bytes);
 
-/* Memory for writes and reads: aligned, on huge pages when large, registered with the ring when possible. */
+/* Memory for writes and reads: aligned, on huge pages when large, registered with the ring when
+ * possible. */
 void *disk_alloc(struct disk *d, size_t bytes);
 void disk_free(struct disk *d, void *p, size_t bytes);
 

@@ -1,10 +1,12 @@
 /*
- * dns - asynchronous lookups for delivery and for the SMTP server: c-ares on ring watches, a TTL cache in front.
+ * dns - asynchronous lookups for delivery and for the SMTP server: c-ares on ring watches, a TTL
+ * cache in front.
  *
- * Owner:  the worker. A query is embedded in what asks; its answer comes from io_turn or wheel_advance, never from inside
- *         dns_ask, except from the cache when `dns_ask` returns 1. on_answer may ask, forget and flush.
- * Cache:  by TTL (30 s .. 1 day), negative answers by SOA minimum (5 s .. 1 h), failures 5 s. Equal questions share one lookup.
- * AD:     `secure` is set only when the resolver is on loopback and set the AD bit.
+ * Owner:  the worker. A query is embedded in what asks; its answer comes from io_turn or
+ * wheel_advance, never from inside dns_ask, except from the cache when `dns_ask` returns 1.
+ * on_answer may ask, forget and flush. Cache:  by TTL (30 s .. 1 day), negative answers by SOA
+ * minimum (5 s .. 1 h), failures 5 s. Equal questions share one lookup. AD:     `secure` is set
+ * only when the resolver is on loopback and set the AD bit.
  */
 #ifndef WORKER_IO_DNS_H
 #define WORKER_IO_DNS_H
@@ -16,9 +18,9 @@
 
 enum dns_status {
     DNS_OK,
-    DNS_NODATA,   /* the name exists, no record of this type */
+    DNS_NODATA, /* the name exists, no record of this type */
     DNS_NXDOMAIN,
-    DNS_TEMP      /* SERVFAIL, timeout, refused, malformed */
+    DNS_TEMP /* SERVFAIL, timeout, refused, malformed */
 };
 enum dns_type { DNS_MX, DNS_ADDRESS /* A and AAAA, in resolver order */, DNS_PTR };
 
@@ -32,19 +34,20 @@ struct dns_answer {
     uint32_t ttl_s;
     uint16_t mx_count;
     uint16_t address_count;
-    struct dns_mx mx[LIMIT_MX_HOSTS];           /* DNS_MX: sorted by preference; equal ones in answer order */
+    struct dns_mx mx[LIMIT_MX_HOSTS]; /* DNS_MX: sorted by preference; equal ones in answer order */
     struct ip addresses[2 * LIMIT_ADDRESSES_TRIED];
     char ptr[LIMIT_DOMAIN_BYTES + 1];
-    const char *error;                          /* short text for diagnostics, e.g. "SERVFAIL", "timeout" */
+    const char *error; /* short text for diagnostics, e.g. "SERVFAIL", "timeout" */
 };
 struct dns_query {
-    void (*on_answer)(struct dns_query *q, const struct dns_answer *a); /* the answer is valid during the call */
-    struct dns_query *next, **link; /* private */
+    void (*on_answer)(struct dns_query *q,
+                      const struct dns_answer *a); /* the answer is valid during the call */
+    struct dns_query *next, **link;                /* private */
 };
 struct dns_settings {
-    const char *servers;     /* "127.0.0.1:53,..." or NULL: /etc/resolv.conf */
-    uint32_t query_ms;       /* per try, 100..30000 */
-    uint32_t total_ms;       /* per lookup */
+    const char *servers; /* "127.0.0.1:53,..." or NULL: /etc/resolv.conf */
+    uint32_t query_ms;   /* per try, 100..30000 */
+    uint32_t total_ms;   /* per lookup */
     uint32_t cache_count_max;
     uint32_t ttl_min_s, ttl_max_s;
 };
@@ -53,8 +56,9 @@ NODISCARD int dns_create(struct dns **out, struct io *io, struct wheel *wheel,
                          const struct dns_settings *s);
 void dns_destroy(struct dns **d);
 /*
- * Asks; name in ASCII (A-labels), no trailing dot. 0: on_answer will come from io_turn. 1: answered from the
- * cache, *answer points to it until the next call, on_answer does not come. -errno: not asked (-EINVAL: no legal name).
+ * Asks; name in ASCII (A-labels), no trailing dot. 0: on_answer will come from io_turn. 1: answered
+ * from the cache, *answer points to it until the next call, on_answer does not come. -errno: not
+ * asked (-EINVAL: no legal name).
  */
 NODISCARD int dns_ask(struct dns *d, struct dns_query *q, enum dns_type type, const char *name,
                       const struct dns_answer **answer);

@@ -2,12 +2,13 @@
  * io - the kernel side of a worker: one io_uring, one turn at a time.
  *
  * Owner:  the worker; exactly one per process, one thread.
- * Input:  operations of conn.h, listener.h, disk.h and poll watches; all completions are dispatched by table from
- *         io_turn() and nowhere else.
- * Never:  blocks outside io_turn's wait; hands out a kernel descriptor that it still uses.
+ * Input:  operations of conn.h, listener.h, disk.h and poll watches; all completions are dispatched
+ * by table from io_turn() and nowhere else. Never:  blocks outside io_turn's wait; hands out a
+ * kernel descriptor that it still uses.
  *
- * Everything above this folder sees the kernel through conn.h, disk.h, wheel.h and this header only, so that
- * tests link a simulated side instead (tests/sim/), and a second backend stays possible.
+ * Everything above this folder sees the kernel through conn.h, disk.h, wheel.h and this header
+ * only, so that tests link a simulated side instead (tests/sim/), and a second backend stays
+ * possible.
  */
 #ifndef WORKER_IO_H
 #define WORKER_IO_H
@@ -17,14 +18,15 @@
 struct io;
 
 struct io_settings {
-    uint32_t conn_count_max;     /* slots, in and out together: 16..1,000,000 */
-    uint32_t recv_buffer_count;  /* 2 KB each, a power of two 64..32768 */
-    bool restrict_ops;           /* allow only the opcodes in use */
+    uint32_t conn_count_max;    /* slots, in and out together: 16..1,000,000 */
+    uint32_t recv_buffer_count; /* 2 KB each, a power of two 64..32768 */
+    bool restrict_ops;          /* allow only the opcodes in use */
 };
 
 /*
- * Makes the ring, disabled: call before privileges are dropped. 0, or -errno; -EPERM / -ENOSYS mean that the host
- * refuses io_uring (sysctl kernel.io_uring_disabled, seccomp): io_explain(err) says so with the remedy.
+ * Makes the ring, disabled: call before privileges are dropped. 0, or -errno; -EPERM / -ENOSYS mean
+ * that the host refuses io_uring (sysctl kernel.io_uring_disabled, seccomp): io_explain(err) says
+ * so with the remedy.
  */
 NODISCARD int io_create(struct io **out, const struct io_settings *settings);
 /* Restrictions and enable, in the process and thread that will use it. */
@@ -33,8 +35,8 @@ void io_destroy(struct io **io);
 const char *io_explain(int err);
 
 /*
- * One turn: flushes queued output (one send a connection), submits all, waits until something happens or
- * wait_ns_max has passed, dispatches the completions. Updates the clock of io_now_*.
+ * One turn: flushes queued output (one send a connection), submits all, waits until something
+ * happens or wait_ns_max has passed, dispatches the completions. Updates the clock of io_now_*.
  */
 void io_turn(struct io *io, uint64_t wait_ns_max);
 
@@ -42,7 +44,8 @@ void io_turn(struct io *io, uint64_t wait_ns_max);
 uint64_t io_now_ns(const struct io *io);      /* monotonic */
 uint64_t io_now_unix_ms(const struct io *io); /* wall clock */
 
-/* Readiness of a foreign descriptor (control socket, DNS socket, eventfd): level-triggered, re-armed inside. */
+/* Readiness of a foreign descriptor (control socket, DNS socket, eventfd): level-triggered,
+ * re-armed inside. */
 struct io_watch {
     void (*on_ready)(struct io_watch *w, unsigned events); /* POLLIN | POLLOUT | ... */
     int fd;
