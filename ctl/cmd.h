@@ -9,6 +9,7 @@ int run_show_config(struct cli *c);
 int run_show_keys(struct cli *c);
 int run_help(struct cli *c);
 int run_version(struct cli *c);
+int run_show(struct cli *c);
 int run_hold(struct cli *c);
 int run_retry(struct cli *c);
 int run_delete(struct cli *c);

@@ -1,5 +1,5 @@
 /*
- * cmd_change - hold, release, retry, delete.
+ * cmd_change - show, and what changes the queue: hold, release, retry, delete.
  *
  * A change that could concern every message must be asked for in words ("all"), never follow from
  * something left out.
@@ -18,6 +18,14 @@ static int usage(struct cli *c)
 {
     command_usage(c->command, stderr);
     return CLI_USAGE;
+}
+
+int run_show(struct cli *c)
+{
+    /* The node shows the header unless told not to; here it is asked for. */
+    if (cli_given(c, "headers") == NULL)
+        call_set(&c->call, "headers", "0");
+    return run_verb(c);
 }
 
 int run_hold(struct cli *c)

@@ -18,7 +18,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { INTERVAL_S_MAX = 60, BATCH_MAX = 1000000, QUEUE_LIMIT = 50, LINES_MIN = 10, LINES_PRESET = 24 };
+enum {
+    INTERVAL_S_MAX = 60,
+    BATCH_MAX = 1000000,
+    QUEUE_LIMIT = 50,
+    LINES_MIN = 10,
+    LINES_PRESET = 24,
+};
 
 struct top {
     struct cli *c;

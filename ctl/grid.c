@@ -49,6 +49,12 @@ static void put_number(double n, enum grid_kind kind, struct text *t)
 {
     char number[VIEW_NUMBER_BYTES];
     switch (kind) {
+    case GRID_INDEX:
+        if (n < 0)
+            text_putc(t, '-');
+        else
+            text_fmt(t, "%.0f", n);
+        return;
     case GRID_COUNT:
         text_puts(t, unit_count(n, number));
         return;

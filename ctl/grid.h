@@ -1,8 +1,8 @@
 /*
  * grid - rows of JSON objects as a table of aligned columns.
  *
- * Numbers stand right, texts left. On a terminal, flexible columns give way (and end in "…") until
- * a line fits; without one nothing is cut.
+ * Numbers stand right, texts left. On a terminal, flexible columns give way, and end in "…",
+ * until a line fits; without one nothing is cut.
  */
 #ifndef CTL_GRID_H
 #define CTL_GRID_H
@@ -14,6 +14,7 @@ enum { GRID_COLUMNS_MAX = 16, GRID_CELL_BYTES = 1024, GRID_FLEX_MIN = 10 };
 enum grid_kind {
     GRID_TEXT,
     GRID_COUNT,
+    GRID_INDEX, /* a number that counts nothing; below 0: none */
     GRID_RATE,
     GRID_BYTES,
     GRID_SECONDS,

@@ -10,6 +10,7 @@
 #include "ctl/cli.h"
 
 int render_done(struct cli *c, const json_t *answer);
+int render_leave(struct cli *c, const json_t *answer);
 int render_status(struct cli *c, const json_t *answer);
 int render_holds(struct cli *c, const json_t *answer);
 int render_audit(struct cli *c, const json_t *answer);
@@ -19,6 +20,7 @@ int render_show(struct cli *c, const json_t *answer);
 int render_trace(struct cli *c, const json_t *answer);
 int render_ledger(struct cli *c, const json_t *answer);
 int render_sites(struct cli *c, const json_t *answer);
+int render_lanes(struct cli *c, const json_t *answer);
 
 /* One event on one line. */
 void render_event(const struct view *v, const json_t *event);

@@ -9,27 +9,36 @@ int render_done(struct cli *c, const json_t *answer)
     return CLI_OK;
 }
 
+int render_leave(struct cli *c, const json_t *answer)
+{
+    char number[VIEW_NUMBER_BYTES];
+    double seconds = json_number(answer, "seconds", -1);
+    bool stop = strcmp(c->command->name, "stop") == 0;
+    if (json_word(answer, "text", NULL) != NULL || seconds < 0)
+        return render_done(c, answer);
+    view_fmt(&c->view, "no more mail is accepted; what is in flight has %s to finish%s\n",
+             unit_seconds(seconds, number), stop ? ", then the node ends" : "");
+    return CLI_OK;
+}
+
 static const struct grid_column child_columns[] = {
     {"PROCESS", "name", GRID_TEXT, GRID_FIXED},
-    {"SLOT", "slot", GRID_COUNT, GRID_FIXED},
+    {"SLOT", "slot", GRID_INDEX, GRID_FIXED},
     {"STATE", "state", GRID_TEXT, GRID_FIXED},
-    {"PID", "pid", GRID_TEXT, GRID_FIXED},
-    {"GENERATION", "generation", GRID_TEXT, GRID_OPTIONAL},
-    {"CORE", "core", GRID_TEXT, GRID_FIXED},
+    {"PID", "pid", GRID_INDEX, GRID_FIXED},
+    {"GENERATION", "generation", GRID_INDEX, GRID_OPTIONAL},
+    {"CORE", "core", GRID_INDEX, GRID_FIXED},
     {"UP", "uptime_s", GRID_SECONDS, GRID_FIXED},
     {"RESTARTS", "restarts", GRID_COUNT, GRID_FIXED},
     {"LAST EXIT", "last_exit", GRID_TEXT, GRID_FLEX | GRID_OPTIONAL},
 };
 static const struct grid_column lane_columns[] = {
     {"LANE", "address", GRID_TEXT, GRID_FIXED},
-    {"LANE", "lane", GRID_TEXT, GRID_OPTIONAL},
-    {"POOL", "pool", GRID_TEXT, GRID_OPTIONAL},
-    {"EHLO", "ehlo", GRID_TEXT, GRID_FLEX | GRID_OPTIONAL},
-    {"NIC", "nic", GRID_TEXT, GRID_OPTIONAL},
-    {"WORKER", "worker", GRID_TEXT, GRID_FIXED},
-    {"SHARD", "shard", GRID_TEXT, GRID_OPTIONAL},
-    {"EPOCH", "epoch", GRID_TEXT, GRID_OPTIONAL},
-    {"STATE", "state", GRID_TEXT, GRID_OPTIONAL},
+    {"NUMBER", "lane", GRID_INDEX, GRID_OPTIONAL},
+    {"WORKER", "worker", GRID_INDEX, GRID_FIXED},
+    {"SHARD", "shard", GRID_INDEX, GRID_FIXED},
+    {"EPOCH", "epoch", GRID_INDEX, GRID_OPTIONAL},
+    {"CONFIGURED", "configured", GRID_TEXT, GRID_FIXED},
 };
 static const struct grid_column hold_columns[] = {
     {"HELD", "kind", GRID_TEXT, GRID_FIXED},
@@ -110,13 +119,10 @@ int render_holds(struct cli *c, const json_t *answer)
 int render_audit(struct cli *c, const json_t *answer)
 {
     static const struct grid_column columns[] = {
-        {"TIME", "t", GRID_TIME, GRID_FIXED},
-        {"WHO", "who", GRID_TEXT, GRID_OPTIONAL},
-        {"ACTION", "action", GRID_TEXT, GRID_FIXED},
-        {"WHAT", "what", GRID_TEXT, GRID_FLEX | GRID_OPTIONAL},
-        {"DETAIL", "detail", GRID_TEXT, GRID_FLEX | GRID_OPTIONAL},
-        {"WHY", "why", GRID_TEXT, GRID_FLEX | GRID_OPTIONAL},
-        {"RESULT", "result", GRID_TEXT, GRID_FLEX | GRID_OPTIONAL},
+        {"TIME", "time", GRID_TIME, GRID_FIXED},
+        {"WHO", "who", GRID_TEXT, GRID_FIXED},
+        {"WHAT", "what", GRID_TEXT, GRID_FLEX},
+        {"RESULT", "result", GRID_TEXT, GRID_FLEX},
     };
     if (grid_print(&c->view, columns, ARRAY_COUNT(columns), json_object_get(answer, "rows")) == 0)
         view_fmt(&c->view, "no operator has changed anything yet\n");

@@ -109,6 +109,27 @@ static void put_limits(const struct view *v, const json_t *limits)
         view_fmt(v, "\n");
 }
 
+/* "lane -> site (domain)", or the domain alone for what no lane has taken up yet. */
+static void put_subject(const struct view *v, const json_t *row)
+{
+    const char *lane = json_word(row, "lane", "");
+    const char *site = json_word(row, "site", "");
+    const char *domain = json_word(row, "domain", "");
+    const char *to = site[0] != '\0' ? site : domain;
+
+    view_colour(v, COLOUR_BOLD);
+    view_put(v, lane);
+    view_fmt(v, "%s", lane[0] != '\0' && to[0] != '\0' ? " -> " : "");
+    view_put(v, to);
+    view_colour(v, COLOUR_NONE);
+    if (domain[0] != '\0' && strcmp(domain, to) != 0) {
+        view_fmt(v, " (");
+        view_put(v, domain);
+        view_fmt(v, ")");
+    }
+    view_fmt(v, "\n");
+}
+
 int render_why(struct cli *c, const json_t *answer)
 {
     const json_t *rows = json_object_get(answer, "rows");
@@ -124,19 +145,7 @@ int render_why(struct cli *c, const json_t *answer)
     }
     json_array_foreach(rows, i, row)
     {
-        const char *site = json_word(row, "site", "");
-        const char *domain = json_word(row, "domain", "");
-        view_colour(v, COLOUR_BOLD);
-        view_put(v, json_word(row, "lane", "?"));
-        view_fmt(v, " -> ");
-        view_put(v, site[0] != '\0' ? site : domain);
-        view_colour(v, COLOUR_NONE);
-        if (domain[0] != '\0' && strcmp(domain, site) != 0) {
-            view_fmt(v, " (");
-            view_put(v, domain);
-            view_fmt(v, ")");
-        }
-        view_fmt(v, "\n");
+        put_subject(v, row);
         put_line(v, "reason", json_word(row, "reason", NULL));
         put_line(v, "", json_word(row, "text", NULL));
         if (json_number(row, "until_s", 0) > 0)
@@ -184,16 +193,11 @@ static const struct {
     const char *field;
     enum grid_kind kind;
 } show_fields[] = {
-    {"sender", "sender", GRID_TEXT},
-    {"lane", "lane", GRID_TEXT},
-    {"tenant", "tenant", GRID_TEXT},
-    {"class", "class", GRID_TEXT},
-    {"received", "received", GRID_TIME},
-    {"age", "age_s", GRID_SECONDS},
-    {"expires in", "expires_in_s", GRID_SECONDS},
-    {"size", "bytes", GRID_BYTES},
-    {"client", "client", GRID_TEXT},
-    {"helo", "helo", GRID_TEXT},
+    {"sender", "sender", GRID_TEXT},     {"lane", "lane", GRID_TEXT},
+    {"tenant", "tenant", GRID_TEXT},     {"damage", "damage", GRID_TEXT},
+    {"received", "received", GRID_TIME}, {"age", "age_s", GRID_SECONDS},
+    {"expires", "expires", GRID_TIME},   {"size", "bytes", GRID_BYTES},
+    {"client", "client", GRID_TEXT},     {"helo", "helo", GRID_TEXT},
     {"envid", "envid", GRID_TEXT},
 };
 
@@ -230,24 +234,40 @@ int render_show(struct cli *c, const json_t *answer)
 }
 
 static const struct grid_column site_columns[] = {
-    {"NAME", "key", GRID_TEXT, GRID_FLEX},
-    {"STATE", "state", GRID_TEXT, GRID_OPTIONAL},
-    {"QUEUED", "queued", GRID_COUNT, GRID_OPTIONAL},
+    {"LANE", "lane", GRID_TEXT, GRID_FIXED},
+    {"SITE", "site", GRID_TEXT, GRID_FLEX},
+    {"PROVIDER", "provider", GRID_TEXT, GRID_OPTIONAL},
+    {"READY", "queued", GRID_COUNT, GRID_FIXED},
+    {"IN FLIGHT", "in_flight", GRID_COUNT, GRID_FIXED},
     {"CONNECTIONS", "connections", GRID_COUNT, GRID_FIXED},
-    {"RATE/S", "rate", GRID_RATE, GRID_OPTIONAL},
-    {"BACK-OFF", "backoff_s", GRID_SECONDS, GRID_OPTIONAL},
-    {"SUSPENDED", "suspended_s", GRID_SECONDS, GRID_OPTIONAL},
-    {"DELIVERED", "delivered", GRID_COUNT, GRID_OPTIONAL},
-    {"DEFERRED", "deferred", GRID_COUNT, GRID_OPTIONAL},
-    {"REASON", "reason", GRID_TEXT, GRID_FLEX | GRID_OPTIONAL},
+    {"OPENING", "opening", GRID_COUNT, GRID_OPTIONAL},
+    {"FAILURES", "failures", GRID_COUNT, GRID_OPTIONAL},
+    {"REASON", "reason", GRID_TEXT, GRID_OPTIONAL},
+    {"FOR", "until_s", GRID_SECONDS, GRID_OPTIONAL},
     {"LAST REPLY", "last_reply", GRID_TEXT, GRID_FLEX | GRID_OPTIONAL},
 };
+static const struct grid_column lane_columns[] = {
+    {"LANE", "key", GRID_TEXT, GRID_FIXED},     {"NUMBER", "number", GRID_INDEX, GRID_FIXED},
+    {"EHLO", "ehlo", GRID_TEXT, GRID_FLEX},     {"QUEUED", "queued", GRID_COUNT, GRID_FIXED},
+    {"HELD", "held", GRID_TEXT, GRID_OPTIONAL}, {"GONE", "gone", GRID_TEXT, GRID_OPTIONAL},
+    {"EPOCH", "epoch", GRID_INDEX, GRID_FIXED}, {"POSITION", "position", GRID_INDEX, GRID_FIXED},
+};
 
-int render_sites(struct cli *c, const json_t *answer)
+static int render_rows(struct cli *c, const struct grid_column *columns, unsigned count,
+                       const json_t *answer)
 {
-    const json_t *rows = json_object_get(answer, "rows");
-    if (grid_print(&c->view, site_columns, ARRAY_COUNT(site_columns), rows) == 0)
+    if (grid_print(&c->view, columns, count, json_object_get(answer, "rows")) == 0)
         view_fmt(&c->view, "there are none\n");
     note_cut(&c->view, answer);
     return CLI_OK;
+}
+
+int render_sites(struct cli *c, const json_t *answer)
+{
+    return render_rows(c, site_columns, ARRAY_COUNT(site_columns), answer);
+}
+
+int render_lanes(struct cli *c, const json_t *answer)
+{
+    return render_rows(c, lane_columns, ARRAY_COUNT(lane_columns), answer);
 }

@@ -80,6 +80,20 @@ bool cli_note_missing(const json_t *answer)
     return true;
 }
 
+/* The node's text, which may have lines: a refused reload lists every error of the file. */
+static void put_error(const char *text)
+{
+    struct view v = {.out = stderr};
+    (void)fflush(stdout);
+    for (bool first = true; *text != '\0'; first = false) {
+        size_t n = strcspn(text, "\n");
+        fputs(first ? "mochila: " : "  ", stderr);
+        view_put_span(&v, span_of(text, n));
+        fputc('\n', stderr);
+        text += n + (text[n] == '\n' ? 1 : 0);
+    }
+}
+
 /* The reply is an error: explain it, and show what arrived all the same. */
 static int explain(struct cli *c, struct reply *r)
 {
@@ -88,7 +102,7 @@ static int explain(struct cli *c, struct reply *r)
     if (c->json && r->body != NULL)
         fputs(r->body, stdout);
     if (text != NULL)
-        (void)cli_fail(status, "%s", text);
+        put_error(text);
     else
         (void)cli_fail(status, "the node answered with HTTP status %d", r->status);
     bool rows = json_object_get(r->json, "rows") != NULL;

@@ -93,6 +93,7 @@ static void on_completed(void *cls, struct MHD_Connection *c, void **con_cls,
     *con_cls = NULL;
 }
 
+/* tidy: parameters as libmicrohttpd calls it. */
 static enum MHD_Result on_argument(void *cls, enum MHD_ValueKind kind, const char *key,
                                    size_t key_n, const char *value, size_t value_n)
 {
@@ -224,6 +225,7 @@ static enum MHD_Result take_body(struct request *r, const char *data, size_t *n)
     return r->discarded_bytes <= REQUEST_DISCARD_BYTES ? MHD_YES : MHD_NO;
 }
 
+/* tidy: parameters as libmicrohttpd calls it. */
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *url,
                                   const char *method, const char *version, const char *upload,
                                   size_t *upload_n, void **con_cls)

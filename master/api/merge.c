@@ -10,16 +10,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { KEY_BYTES = 512 };
 enum number_rule { RULE_SUM, RULE_MAX, RULE_MIN, RULE_FIRST };
 
 static const struct {
     const char *name;
     enum number_rule rule;
 } number_rules[] = {
-    {"oldest_s", RULE_MAX},  {"next_due_s", RULE_MIN},  {"until_s", RULE_MAX},
-    {"backoff_s", RULE_MAX}, {"suspended_s", RULE_MAX}, {"age_s", RULE_MAX},
-    {"due_in_s", RULE_MIN},  {"epoch", RULE_FIRST},     {"index", RULE_FIRST},
-    {"weight", RULE_FIRST},
+    {"oldest_s", RULE_MAX},   {"next_due_s", RULE_MIN},  {"until_s", RULE_MAX},
+    {"backoff_s", RULE_MAX},  {"suspended_s", RULE_MAX}, {"age_s", RULE_MAX},
+    {"due_in_s", RULE_MIN},   {"epoch", RULE_FIRST},     {"number", RULE_FIRST},
+    {"position", RULE_FIRST}, {"index", RULE_FIRST},     {"weight", RULE_FIRST},
 };
 /* Objects that hold settings: equal everywhere, so adding them would lie. */
 static const char *const settings[] = {"limits", "config"};
@@ -63,6 +64,22 @@ static json_t *number_merged(const char *name, const json_t *a, const json_t *b)
 }
 
 /*
+ * What a row is merged by: its key; or, for rows about a domain as a whole (no lane, no message),
+ * domain and reason. NULL: it stands for itself.
+ */
+static const char *key_of(const json_t *row, char buffer[KEY_BYTES])
+{
+    const char *key = json_string_value(json_object_get(row, "key"));
+    const char *domain = json_string_value(json_object_get(row, "domain"));
+    const char *reason = json_string_value(json_object_get(row, "reason"));
+    bool whole = json_object_get(row, "lane") == NULL && json_object_get(row, "id") == NULL;
+    if (key != NULL || domain == NULL || reason == NULL || !whole)
+        return key;
+    (void)snprintf(buffer, KEY_BYTES, "%s %s", domain, reason);
+    return buffer;
+}
+
+/*
  * Rows of a big answer (10,000 sites of 64 workers) would make a search per row quadratic, so the
  * rows already there are found through an object {key: row} that lives as long as this call.
  */
@@ -75,7 +92,8 @@ static json_t *index_rows(json_t *rows)
         return NULL;
     json_array_foreach(rows, i, row)
     {
-        const char *key = json_string_value(json_object_get(row, "key"));
+        char buffer[KEY_BYTES];
+        const char *key = key_of(row, buffer);
         if (key != NULL && json_object_set(index, key, row) < 0) {
             json_decref(index);
             return NULL;
@@ -95,7 +113,8 @@ static int merge_array(json_t *into, json_t *from)
     {
         if (r < 0)
             break;
-        const char *key = json_string_value(json_object_get(row, "key"));
+        char buffer[KEY_BYTES];
+        const char *key = key_of(row, buffer);
         json_t *same = key != NULL ? json_object_get(index, key) : NULL;
         if (same != NULL)
             r = merge_object(same, row, true);

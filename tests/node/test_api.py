@@ -328,6 +328,7 @@ def test_not_found_only_when_all_say_so(node):
     status, body = ask(node, "GET", "/v1/show?id=" + ID)
     assert status == 200 and body["bytes"] == 5
     code, out, err = cli("show", ID, socket_path=node.socket_path)
+    assert node.queries[-1] == ("show", ["id=" + ID, "headers=0"])
     assert code == 0 and "a@x" in out and "1m00s" in out
     assert "\x1b" not in out and "\x07" not in out and "?[31mlater?" in out
 
@@ -665,13 +666,16 @@ def test_ledger(node):
 
 
 def test_hold_release_retry(node):
-    node.answers["hold"] = node.answers["release"] = lambda a: [(None, 200, {"text": "as you wish"})]
+    held = {"changed": 1, "holds": [{"kind": "site", "value": "gmail.com", "since": 1795000000,
+                                     "why": "too many & more"}]}
+    node.answers["hold"] = lambda a: [(None, 200, held)]
+    node.answers["release"] = lambda a: [(None, 200, {"changed": 1, "holds": []})]
     node.answers["retry"] = lambda a: [(0, 200, {"changed": 1200}), (1, 200, {"changed": 34})]
     s = node.socket_path
-    assert cli("hold", "site", "gmail.com", "--why", "too many & more", socket_path=s)[:2] == (
-        0, "as you wish\n")
+    code, out, err = cli("hold", "site", "gmail.com", "--why", "too many & more", socket_path=s)
+    assert code == 0 and "gmail.com" in out and "too many & more" in out
     assert node.queries[-1] == ("hold", ["kind=site", "value=gmail.com", "why=too many & more"])
-    assert cli("release", "all", socket_path=s)[0] == 0
+    assert cli("release", "all", socket_path=s)[:2] == (0, "nothing is on hold\n")
     assert node.queries[-1] == ("release", ["kind=all"])
     assert cli("retry", "--site", "gmail.com", socket_path=s)[1] == "1,234 recipients will be tried now\n"
     assert node.queries[-1] == ("retry", ["site=gmail.com"])
@@ -682,6 +686,46 @@ def test_hold_release_retry(node):
     node.answers["hold"] = lambda a: [(None, 400, {"error": "no lane 192.0.2.99"})]
     code, out, err = cli("hold", "lane", "192.0.2.99", socket_path=s)
     assert (code, out, err) == (1, "", "mochila: no lane 192.0.2.99\n")
+
+
+def test_lifecycle_answers(node):
+    s = node.socket_path
+    node.answers["drain"] = lambda a: [(None, 200, {"seconds": 90, "workers": 2})]
+    node.answers["stop"] = lambda a: [(None, 200, {"stopping": True, "seconds": 5})]
+    node.answers["reload"] = lambda a: [(None, 400, {"error": "a.yaml:1: x\na.yaml:2: y\x1b\n"})]
+    node.answers["audit"] = lambda a: [(None, 200, {"rows": [
+        {"time": 1795000000, "who": "api", "what": "hold kind=all", "result": "done"}]})]
+    code, out, err = cli("drain", "--seconds", "90", socket_path=s)
+    assert code == 0 and "1m30s" in out and node.queries[-1] == ("drain", ["seconds=90"])
+    assert "5s to finish, then the node ends" in cli("stop", socket_path=s)[1]
+    code, out, err = cli("reload", socket_path=s)
+    assert (code, out, err) == (1, "", "mochila: a.yaml:1: x\n  a.yaml:2: y?\n")
+    out = cli("audit", socket_path=s)[1]
+    assert "hold kind=all" in out and "api" in out
+
+
+def test_sites_lanes_why(node):
+    s = node.socket_path
+    flow = {"key": "192.0.2.10 > mx.gmail", "lane": "192.0.2.10", "site": "mx.gmail", "reason": "rate",
+            "text": "the rate is reached", "until_s": 61, "queued": 5, "in_flight": 1,
+            "connections": 2, "limits": {"connections": 20}, "last_reply": "421 later"}
+    wait = {"domain": "gmail.com", "reason": "dns-wait", "text": "looking up", "queued": 3,
+            "last_reply": "", "until_s": 7}
+    lane = {"key": "192.0.2.10", "number": 1, "queued": 8, "held": False, "gone": False, "epoch": 4,
+            "position": 1234, "ehlo": "out.example"}
+    node.answers["sites"] = lambda a: [(0, 200, {"rows": [flow]}), (1, 200, {"rows": []})]
+    node.answers["lanes"] = lambda a: [(0, 200, {"rows": [lane]}), (1, 200, {"rows": []})]
+    node.answers["why"] = lambda a: [(0, 200, {"rows": [flow, wait]}), (1, 200, {"rows": [wait]})]
+    out = cli("sites", socket_path=s)[1]
+    assert "mx.gmail" in out and "1m01s" in out and "421 later" in out
+    out = cli("lanes", socket_path=s)[1]
+    assert "out.example" in out and "1234" in out and "HELD" not in out
+    out = cli("why", "gmail.com", socket_path=s)[1]
+    assert out.count("gmail.com\n") == 1, "a domain's rows of two workers are one"
+    assert "192.0.2.10 -> mx.gmail" in out and re.search(r"queued +6\n", out)
+    assert "connections 20" in out and "goes on in  1m01s" in out
+    node.answers["why"] = lambda a: [(0, 200, {"rows": []}), (1, 200, {"rows": []})]
+    assert cli("why", "gmail.com", socket_path=s)[0] == 4
 
 
 def delete_answer(args):
