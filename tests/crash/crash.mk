@@ -4,16 +4,17 @@
 #   make crash-short   what CI runs: under a minute of one core
 CRASH_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/crash/spool_model*.c) $(wildcard tests/sim/sim_disk*.c) \
              $(wildcard worker/spool/*.c))
-CRASH_BIN := $(addprefix $(B)/tests/crash/,crash_spool spool_damage)
+CRASH_BIN := $(addprefix $(B)/tests/crash/,crash_spool spool_damage spool_states)
 CRASH_SEEDS ?= 10000
 CRASH_EVERY ?= 20
 
-$(CRASH_BIN): %: %.o $(CRASH_OBJ) $(B)/libcore.a
-	$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) $(B)/libcore.a $(ALL_LDFLAGS)
+$(CRASH_BIN): %: %.o $(CRASH_OBJ) $(B)/libproto.a
+	$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) $(B)/libproto.a $(ALL_LDFLAGS)
 
 .PHONY: crash crash-short
 crash: $(CRASH_BIN)
 	$(B)/tests/crash/crash_spool --early-ack 200
+	$(B)/tests/crash/spool_states
 	$(B)/tests/crash/spool_damage
 	$(B)/tests/crash/crash_spool --every $(CRASH_EVERY)
 	$(B)/tests/crash/crash_spool --seeds $(CRASH_SEEDS)

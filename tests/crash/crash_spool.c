@@ -18,7 +18,14 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { STEPS_BEFORE = 300, STEPS_AFTER = 80, OPEN_TRIES = 6, DRAIN_TURNS = 200, FAULTS = 5 };
+enum {
+    STEPS_BEFORE = 450,
+    STEPS_AFTER = 100,
+    OPEN_TRIES = 6,
+    DRAIN_TURNS = 200,
+    OPS_GUESS = 160,
+    FAULTS = 5
+};
 
 static const char *const fault_names[FAULTS] = {"eio", "enospc", "short", "cut", "none"};
 enum { FAULT_NONE = 4 };
@@ -39,7 +46,7 @@ static struct {
 
 static struct spool_settings random_settings(struct rng *r)
 {
-    static const uint64_t sizes[] = {128 << 10, 192 << 10, 256 << 10, 640 << 10};
+    static const uint64_t sizes[] = {64 << 10, 96 << 10, 160 << 10, 512 << 10};
     return (struct spool_settings){
         .segment_bytes = sizes[rng_below(r, ARRAY_COUNT(sizes))],
         .spare_count = (uint32_t)(1 + rng_below(r, 3)),
@@ -177,7 +184,7 @@ static int run_seeds(uint64_t from, uint64_t count)
         struct run run = {.seed = seed,
                           .fault =
                               rng_below(&r, 2) == 0 ? SIM_CUT : (unsigned)rng_below(&r, FAULTS),
-                          .op = 1 + rng_below(&r, 80)};
+                          .op = 1 + rng_below(&r, OPS_GUESS)};
         if (!run_once(&run)) {
             print_failure(&run);
             bad++;
@@ -191,8 +198,8 @@ static int run_every(uint64_t count)
     int bad = 0;
     for (uint64_t seed = 1; seed <= count && bad < 5; seed++) {
         for (unsigned fault = 0; fault < FAULT_NONE; fault++) {
-            struct run run = {.seed = seed, .fault = fault, .ops = UINT64_MAX};
-            for (run.op = 1; run.op <= run.ops && bad < 5; run.op++) {
+            struct run run = {.seed = seed, .fault = fault};
+            for (run.op = 1; run.ops >= run.op - 1 && bad < 5; run.op++) {
                 if (!run_once(&run)) {
                     print_failure(&run);
                     bad++;
@@ -210,7 +217,7 @@ static int run_early_ack(uint64_t seeds)
         struct rng r;
         rng_seed(&r, ~seed);
         struct run run = {
-            .seed = seed, .fault = SIM_CUT, .op = 1 + rng_below(&r, 80), .early_ack = true};
+            .seed = seed, .fault = SIM_CUT, .op = 1 + rng_below(&r, OPS_GUESS), .early_ack = true};
         if (run_once(&run))
             continue;
         if (strncmp(run.failure, "LOST", 4) != 0 && strncmp(run.failure, "DUPLICATE", 9) != 0)

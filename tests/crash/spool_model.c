@@ -49,6 +49,41 @@ int model_open(struct model *m)
     return r;
 }
 
+/* --- reading back --- */
+
+struct read_check {
+    struct spool_read read; /* first */
+    struct read_check *next, **link;
+    struct model *model;
+    unsigned message;
+    int part; /* of chunks; -1: the ENQ */
+};
+
+static void check_free(struct read_check *c)
+{
+    *c->link = c->next;
+    if (c->next != NULL)
+        c->next->link = c->link;
+    c->model->reads--;
+    free(c);
+}
+
+static struct read_check *check_make(struct model *m, unsigned message, int part)
+{
+    struct read_check *c = calloc(1, sizeof *c);
+    MUST(c != NULL);
+    c->model = m;
+    c->message = message;
+    c->part = part;
+    c->next = m->checks;
+    c->link = &m->checks;
+    if (c->next != NULL)
+        c->next->link = &c->next;
+    m->checks = c;
+    m->reads++;
+    return c;
+}
+
 void model_close(struct model *m)
 {
     spool_close(&m->spool);
@@ -61,7 +96,8 @@ void model_close(struct model *m)
         msg->outstanding = 0;
     }
     m->copies = 0;
-    m->reads = 0;
+    while (m->checks != NULL)
+        check_free(m->checks);
     m->ledger = (struct ledger){0};
 }
 
@@ -138,15 +174,6 @@ void model_settle(struct model *m)
                    (unsigned long long)m->ledger.delivered, (unsigned long long)delivered);
 }
 
-/* --- reading back --- */
-
-struct read_check {
-    struct spool_read read; /* first */
-    struct model *model;
-    unsigned message;
-    int part; /* of chunks; -1: the ENQ */
-};
-
 static bool same_body(const struct model_message *msg, unsigned message, uint32_t offset,
                       struct span got)
 {
@@ -183,29 +210,22 @@ static void on_read(struct spool_read *r, int res, const struct record_view *v)
 {
     struct read_check *c = (struct read_check *)r;
     struct model *m = c->model;
-    m->reads--;
     if (res == 0)
         check_read(m, c->message, c->part, v);
     else
         missing(m, c->message, "cannot be read back");
-    free(c);
+    check_free(c);
 }
 
 static void read_part(struct model *m, unsigned i, int part)
 {
     const struct model_message *msg = &m->messages[i];
-    struct read_check *c = calloc(1, sizeof *c);
-    MUST(c != NULL);
+    struct read_check *c = check_make(m, i, part);
     c->read.on_read = on_read;
-    c->model = m;
-    c->message = i;
-    c->part = part;
-    m->reads++;
     int r = spool_read(m->spool, &c->read, part < 0 ? &msg->enq : &msg->chunks[part]);
     if (r == 0)
         return;
-    m->reads--;
-    free(c);
+    check_free(c);
     if (r != -ENOBUFS)
         missing(m, i, "its place is gone");
 }
@@ -273,12 +293,15 @@ static void step_enqueue(struct model *m)
         m->refused++;
 }
 
-/* A message that is acknowledged and not yet done; MODEL_MESSAGES when a few guesses find none. */
+/*
+ * A message that is acknowledged and not yet done; MODEL_MESSAGES when a few guesses find none.
+ * Every eighth stays to the end, so that segments become sparse and are compacted.
+ */
 static unsigned random_message(struct model *m)
 {
     for (unsigned i = 0; i < 8 && m->count > 0; i++) {
         unsigned k = (unsigned)rng_below(&m->rng, m->count);
-        if (m->messages[k].truth == TRUTH_IN && m->messages[k].known &&
+        if (k % 8 != 0 && m->messages[k].truth == TRUTH_IN && m->messages[k].known &&
             m->messages[k].outstanding != 0)
             return k;
     }
@@ -303,11 +326,11 @@ void model_step(struct model *m)
     unsigned i;
     if (what < 25)
         step_enqueue(m);
-    else if (what < 42)
+    else if (what < 45)
         step_outcome(m, RECORD_DONE);
-    else if (what < 46)
+    else if (what < 48)
         step_outcome(m, RECORD_DOT);
-    else if (what < 49)
+    else if (what < 50)
         step_outcome(m, RECORD_DEFER);
     else if (what < 52 && (i = random_message(m)) != MODEL_MESSAGES)
         read_message(m, i);

@@ -49,6 +49,7 @@ struct model_message {
 };
 
 struct model_wait;
+struct read_check;
 
 struct model {
     struct rng rng;
@@ -58,15 +59,17 @@ struct model {
     uint64_t now_ms;
     struct model_message messages[MODEL_MESSAGES]; /* message id - 1 is the index */
     unsigned count;
-    struct ledger ledger;     /* the owner's */
-    struct model_wait *waits; /* appended, not answered */
-    unsigned copies;          /* messages whose copy is not COPY_NONE */
-    unsigned reads;           /* checks in flight */
-    unsigned damages;         /* reported by the spool */
-    unsigned records;         /* applied by the last recovery */
+    struct ledger ledger;      /* the owner's */
+    struct model_wait *waits;  /* appended, not answered */
+    unsigned copies;           /* messages whose copy is not COPY_NONE */
+    struct read_check *checks; /* reads in flight */
+    unsigned reads;            /* of them */
+    unsigned damages;          /* reported by the spool */
+    unsigned records;          /* applied by the last recovery */
     uint64_t acked, refused, failed;
     bool damage_expected; /* the test harmed the log: losses are counted, not failures */
     unsigned lost;
+    bool tame; /* no forged bodies */
     char failure[MODEL_FAILURE_BYTES];
 };
 

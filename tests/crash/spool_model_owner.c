@@ -34,8 +34,8 @@ static void forge(uint8_t out[FORGED_PERIOD], unsigned message)
     struct record_head h = {.type = message % 2 == 0 ? RECORD_DONE : RECORD_BATCH,
                             .meta_bytes = (uint32_t)(RECORD_HEAD_BYTES + w.n),
                             .bytes = (uint32_t)(RECORD_HEAD_BYTES + w.n),
-                            .segment = 1 + message % 8,
-                            .sequence = 1 + message * 3};
+                            .segment = 1 + message % 4 / 2,
+                            .sequence = message + 3}; /* near what comes next: see spool_damage */
     MUST(h.bytes < FORGED_PERIOD);
     memset(out, 0, FORGED_PERIOD);
     record_head_write(out, &h, span_of(meta, w.n), NULL, 0);
@@ -284,7 +284,7 @@ int model_enqueue(struct model *m, uint32_t bytes, uint32_t chunk_bytes)
     struct model_message *msg = &m->messages[i];
     *msg = (struct model_message){.body_bytes = bytes, .chunk_bytes = chunk_bytes};
     msg->rcpts = (uint8_t)(1 + rng_below(&m->rng, (1 << MODEL_RCPTS) - 1));
-    msg->hostile = rng_below(&m->rng, 8) == 0;
+    msg->hostile = rng_below(&m->rng, 8) == 0 && !m->tame;
     struct model_wait *w = wait_make(m, WAIT_ENQ, i);
     int r = append_message(m, i, msg->rcpts, &w->wait, msg);
     if (r < 0) {

@@ -161,8 +161,11 @@ static void search_shard(struct scan *c)
     }
 }
 
-/* Where the numbers of segment i end, said by the next segment that says anything. */
-static void set_limit(struct scan *c, uint32_t i)
+/*
+ * Where the numbers of segment i begin and end, as far as its neighbours say. Segments may have
+ * left between two of them: that shows in the ids.
+ */
+static void set_bounds(struct scan *c, uint32_t i)
 {
     struct spool *s = c->s;
     c->limit = UINT64_MAX;
@@ -185,7 +188,11 @@ static void set_limit(struct scan *c, uint32_t i)
     }
     c->seg = s->segments[i];
     c->buf_n = 0;
-    c->follows = c->seg->id == (i == 0 ? 1 : s->segments[i - 1]->id + 1);
+    c->previous = 0;
+    if (c->seg->id == 1)
+        c->previous = 1;
+    else if (i > 0 && s->segments[i - 1]->id + 1 == c->seg->id)
+        c->previous = s->segments[i - 1]->next_sequence;
 }
 
 static uint64_t monotonic_ms(void)
@@ -206,7 +213,7 @@ static int recover_segments(struct scan *c)
     while (s->shard == 0)
         shard_set(s, rng_entropy());
     for (uint32_t i = 0; i < s->segment_count; i++) {
-        set_limit(c, i);
+        set_bounds(c, i);
         if (scan_index(c) < 0)
             scan_log(c);
         if (c->seg->next_sequence > s->next_sequence)

@@ -378,7 +378,7 @@ void scan_log(struct scan *c)
     bool header = seg->first_sequence != 0;
     c->at = SEGMENT_HEADER_BYTES;
     c->applied_end = 0;
-    c->expected = header ? seg->first_sequence : c->follows ? c->s->next_sequence : 0;
+    c->expected = header ? seg->first_sequence : c->previous;
     c->batches = 0;
     c->damaged = 0;
     c->buf_n = 0;

@@ -24,9 +24,10 @@ struct scan {
     uint64_t at;          /* block where a batch should begin */
     uint64_t applied_end; /* of the last record that counts */
     uint64_t expected;    /* sequence; 0 = not known */
-    uint64_t limit;       /* sequence with which a younger segment begins */
-    bool limit_proves;    /* nothing was recycled between the two */
-    bool follows; /* the segment before it in the directory is the one before it in the log */
+    uint64_t
+        previous;   /* sequence with which the segment just before this one ends; 0 = not known */
+    uint64_t limit; /* sequence with which a younger segment begins */
+    bool limit_proves; /* nothing was recycled between the two */
     uint32_t batches, damaged;
 };
 
