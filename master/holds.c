@@ -125,9 +125,12 @@ static int parse_message(struct control_hold *out, struct text *error)
     return 0;
 }
 
-int holds_parse(const struct config *c, const char *kind, const char *value, const char *why,
-                struct control_hold *out, struct text *error)
+int holds_parse(const struct config *c, const struct hold_request *r, struct control_hold *out,
+                struct text *error)
 {
+    const char *kind = r->kind != NULL ? r->kind : "";
+    const char *value = r->value != NULL ? r->value : "";
+    const char *why = r->why != NULL ? r->why : "";
     *out = (struct control_hold){.since = (uint64_t)time(NULL)};
     if (!control_hold_kind_ok(kind)) {
         text_fmt(error, "kind \"%s\": expected lane, tenant, site, message or all", kind);

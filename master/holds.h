@@ -12,12 +12,16 @@
 
 /* Reads them from state.db; `queue.hold` adds a hold of all. 0 or -errno. */
 NODISCARD int holds_init(struct master *m, const struct config *c);
+/* As the operator wrote it; NULL = not given. */
+struct hold_request {
+    const char *kind, *value, *why;
+};
 /*
  * Checks scope and value, writes them in their one form into *out. 0, or -EINVAL with a sentence in
  * `error`. The value of `all` is empty.
  */
-NODISCARD int holds_parse(const struct config *c, const char *kind, const char *value,
-                          const char *why, struct control_hold *out, struct text *error);
+NODISCARD int holds_parse(const struct config *c, const struct hold_request *r,
+                          struct control_hold *out, struct text *error);
 /* Adds or replaces; 0 or -errno with a sentence. */
 NODISCARD int holds_add(struct master *m, const struct control_hold *h, struct text *error);
 /* -ENOENT: there is none. */

@@ -94,8 +94,10 @@ static void change_hold(struct master *m, const struct control_frame *f,
     char text[512];
     struct text error = text_of(text, sizeof text);
     struct control_hold h;
-    int rc = holds_parse(m->current->source->config, arg_or(f, "kind", ""), arg_or(f, "value", ""),
-                         arg_or(f, "why", ""), &h, &error);
+    struct hold_request wanted = {.kind = control_arg(f, "kind"),
+                                  .value = control_arg(f, "value"),
+                                  .why = control_arg(f, "why")};
+    int rc = holds_parse(m->current->source->config, &wanted, &h, &error);
     if (rc == 0)
         rc = change(m, &h, &error);
     audit_order(m, f, rc == 0 ? "done" : text);

@@ -49,18 +49,25 @@ struct control_frame {
     bool held, last;
     char config_name[256];
     char verb[24];
-    uint32_t *shards;      uint32_t shard_count;
-    uint32_t *listeners;   uint32_t listener_count;
-    struct control_lane *lanes; uint32_t lane_count;
-    struct control_hold *holds; uint32_t hold_count;
-    struct msg_id *poison; uint32_t poison_count;
-    char **args;           uint32_t arg_count; /* "key=value" */
-    uint8_t *body;         size_t body_bytes;
+    uint32_t *shards;
+    uint32_t shard_count;
+    uint32_t *listeners;
+    uint32_t listener_count;
+    struct control_lane *lanes;
+    uint32_t lane_count;
+    struct control_hold *holds;
+    uint32_t hold_count;
+    struct msg_id *poison;
+    uint32_t poison_count;
+    char **args;
+    uint32_t arg_count; /* "key=value" */
+    uint8_t *body;
+    size_t body_bytes;
 };
 
-/* Sends one frame with descriptors (not closed). 0 or -errno (-EAGAIN: full, -EPIPE: the peer is gone,
-   -E2BIG: over LIMIT_FRAME_BYTES). A START with thousands of lanes may exceed a frame: it is sent as several
-   START frames, `last` true on the final one; receivers add lists up. */
+/* Sends one frame with descriptors (not closed). 0 or -errno (-EAGAIN: full, -EPIPE: the peer is
+   gone, -E2BIG: over LIMIT_FRAME_BYTES). A START with thousands of lanes may exceed a frame: it is
+   sent as several START frames, `last` true on the final one; receivers add lists up. */
 NODISCARD int control_send(int fd, const struct control_frame *f, const int *fds,
                            unsigned fd_count);
 /* Receives one frame without blocking. 1 = got one (*fd_count in: room, out: received; CLOEXEC), 0
