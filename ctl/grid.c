@@ -68,7 +68,7 @@ static void put_number(double n, enum grid_kind kind, struct text *t)
         text_puts(t, unit_seconds(n, number));
         return;
     case GRID_TIME:
-        text_puts(t, unit_time(n, number));
+        text_puts(t, unit_date(n, number));
         return;
     case GRID_TEXT:
     case GRID_REASONS:
@@ -153,6 +153,8 @@ static void put_cell(const struct view *v, const struct layout *l, unsigned c, c
     bool right = l->column[c]->kind != GRID_TEXT && l->column[c]->kind != GRID_REASONS;
     bool last = c + 1 == l->count;
 
+    if (last && !right && columns == 0)
+        return; /* no trailing blanks */
     if (c > 0)
         view_fmt(v, "%*s", GAP, "");
     if (columns > width) {
@@ -167,7 +169,7 @@ static void put_cell(const struct view *v, const struct layout *l, unsigned c, c
     if (right)
         view_fmt(v, "%*s%s", (int)pad, "", cell);
     else if (last)
-        view_fmt(v, "%s", cell); /* no trailing blanks */
+        view_fmt(v, "%s", cell);
     else
         view_fmt(v, "%s%*s", cell, (int)pad, "");
 }

@@ -1,6 +1,9 @@
 /* render_queue - queue, why, show, sites, lanes; see render.h. */
 #include "ctl/grid.h"
 #include "ctl/render.h"
+#include "proto/verb.h"
+
+#include <stdlib.h>
 
 static const struct grid_column queue_columns[] = {
     {"", "key", GRID_TEXT, GRID_FLEX},
@@ -36,12 +39,14 @@ void render_messages(const struct view *v, const json_t *rows)
     (void)grid_print(v, message_columns, ARRAY_COUNT(message_columns), rows);
 }
 
-static void note_cut(const struct view *v, const json_t *answer)
+/* Each worker sends at most the limit, so how many more there are is not known. */
+static void note_cut(const struct cli *c, const json_t *answer)
 {
-    char number[VIEW_NUMBER_BYTES];
-    double cut = json_number(answer, "rows_cut", 0);
-    if (cut > 0)
-        view_fmt(v, "... and %s more: --limit shows more\n", unit_count(cut, number));
+    const char *given = call_get(&c->call, "limit");
+    size_t limit = given != NULL ? strtoul(given, NULL, 10) : VERB_LIMIT_PRESET;
+    bool full = json_array_size(json_object_get(answer, "rows")) >= limit;
+    if (full || json_number(answer, "rows_cut", 0) > 0)
+        view_fmt(&c->view, "... there may be more: --limit N shows N\n");
 }
 
 int render_queue(struct cli *c, const json_t *answer)
@@ -68,7 +73,7 @@ int render_queue(struct cli *c, const json_t *answer)
         columns[0].title = title;
         (void)grid_print(&c->view, columns, ARRAY_COUNT(columns), rows);
     }
-    note_cut(&c->view, answer);
+    note_cut(c, answer);
     return CLI_OK;
 }
 
@@ -127,7 +132,20 @@ static void put_subject(const struct view *v, const json_t *row)
         view_put(v, domain);
         view_fmt(v, ")");
     }
+    if (json_word(row, "id", "")[0] != '\0')
+        view_fmt(v, " recipient %.0f", json_number(row, "index", 0));
     view_fmt(v, "\n");
+}
+
+/* Two recipients of a message may wait for the same lane and site: that is told once. */
+static bool was_shown(const json_t *rows, size_t index)
+{
+    const char *key = json_word(json_array_get(rows, index), "key", NULL);
+    for (size_t i = 0; key != NULL && i < index; i++) {
+        if (strcmp(json_word(json_array_get(rows, i), "key", ""), key) == 0)
+            return true;
+    }
+    return false;
 }
 
 int render_why(struct cli *c, const json_t *answer)
@@ -145,17 +163,20 @@ int render_why(struct cli *c, const json_t *answer)
     }
     json_array_foreach(rows, i, row)
     {
+        if (was_shown(rows, i))
+            continue;
         put_subject(v, row);
         put_line(v, "reason", json_word(row, "reason", NULL));
         put_line(v, "", json_word(row, "text", NULL));
         if (json_number(row, "until_s", 0) > 0)
             put_cell(v, "goes on in", json_object_get(row, "until_s"), GRID_SECONDS);
+        put_cell(v, "next try in", json_object_get(row, "due_in_s"), GRID_SECONDS);
         put_cell(v, "queued", json_object_get(row, "queued"), GRID_COUNT);
         put_cell(v, "connections", json_object_get(row, "connections"), GRID_COUNT);
         put_line(v, "last reply", json_word(row, "last_reply", NULL));
         put_limits(v, json_object_get(row, "limits"));
     }
-    note_cut(v, answer);
+    note_cut(c, answer);
     return CLI_OK;
 }
 
@@ -180,7 +201,8 @@ static void put_lines(const struct view *v, const json_t *text)
 
 static const struct grid_column recipient_columns[] = {
     {"/", "index", GRID_COUNT, GRID_FIXED},
-    {"RECIPIENT", "address", GRID_TEXT, GRID_FIXED},
+    {"RECIPIENT", "address", GRID_TEXT, GRID_OPTIONAL},
+    {"RECIPIENT", "rcpt", GRID_TEXT, GRID_OPTIONAL},
     {"STATE", "state", GRID_TEXT, GRID_FIXED},
     {"REASON", "reason", GRID_TEXT, GRID_OPTIONAL},
     {"TRIES", "attempts", GRID_COUNT, GRID_FIXED},
@@ -258,7 +280,7 @@ static int render_rows(struct cli *c, const struct grid_column *columns, unsigne
 {
     if (grid_print(&c->view, columns, count, json_object_get(answer, "rows")) == 0)
         view_fmt(&c->view, "there are none\n");
-    note_cut(&c->view, answer);
+    note_cut(c, answer);
     return CLI_OK;
 }
 

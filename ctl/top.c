@@ -52,13 +52,12 @@ double top_quantile(const json_t *before, const json_t *now, double share)
     return 0;
 }
 
-static void put_pair(const struct view *v, const char *label, const char *value)
+static void put_pair(const struct view *v, bool first, const char *label, const char *value)
 {
-    view_fmt(v, "%s ", label);
+    view_fmt(v, "%s%s ", first ? "" : "   ", label);
     view_colour(v, COLOUR_BOLD);
     view_fmt(v, "%s", value);
     view_colour(v, COLOUR_NONE);
-    view_fmt(v, "   ");
 }
 
 static void put_rates(const struct view *v, const struct top_frame *f, double seconds)
@@ -75,7 +74,7 @@ static void put_rates(const struct view *v, const struct top_frame *f, double se
     const json_t *b = json_object_get(f->now, "total");
     for (size_t i = 0; i < ARRAY_COUNT(pairs); i++) {
         char number[VIEW_NUMBER_BYTES];
-        put_pair(v, pairs[i][0], unit_rate(rate(a, b, pairs[i][1], seconds), number));
+        put_pair(v, i == 0, pairs[i][0], unit_rate(rate(a, b, pairs[i][1], seconds), number));
     }
     view_fmt(v, "\n");
 }
@@ -90,7 +89,7 @@ static void put_gauges(const struct view *v, const struct top_frame *f)
     const json_t *total = json_object_get(f->now, "total");
     for (size_t i = 0; i < ARRAY_COUNT(pairs); i++) {
         char number[VIEW_NUMBER_BYTES];
-        put_pair(v, pairs[i][0], unit_count(json_number(total, pairs[i][1], 0), number));
+        put_pair(v, i == 0, pairs[i][0], unit_count(json_number(total, pairs[i][1], 0), number));
     }
     view_fmt(v, "\n");
 }
@@ -104,14 +103,18 @@ static void put_machine(const struct view *v, const struct top_frame *f, double 
     char number[VIEW_NUMBER_BYTES];
     char latency[VIEW_NUMBER_BYTES];
 
-    put_pair(v, "in", unit_count(json_number(b, "open_in", 0), number));
-    put_pair(v, "out", unit_count(json_number(b, "open_out", 0), number));
-    (void)snprintf(latency, sizeof latency, "%.1f/%.1f ms", 1000 * top_quantile(x, y, 0.5),
-                   1000 * top_quantile(x, y, 0.99));
-    put_pair(v, "accept p50/p99", latency);
-    put_pair(v, "commit/s", unit_rate(rate(a, b, "commits", seconds), number));
-    put_pair(v, "written/s", unit_bytes(rate(a, b, "commit_bytes", seconds), number));
-    put_pair(v, "spool", unit_bytes(json_number(b, "spool_live_bytes", 0), number));
+    put_pair(v, true, "in", unit_count(json_number(b, "open_in", 0), number));
+    put_pair(v, false, "out", unit_count(json_number(b, "open_out", 0), number));
+    double p50 = top_quantile(x, y, 0.5);
+    double p99 = top_quantile(x, y, 0.99);
+    if (p99 > 0)
+        (void)snprintf(latency, sizeof latency, "%.1f/%.1f ms", 1000 * p50, 1000 * p99);
+    else
+        (void)snprintf(latency, sizeof latency, "-");
+    put_pair(v, false, "accept p50/p99", latency);
+    put_pair(v, false, "commit/s", unit_rate(rate(a, b, "commits", seconds), number));
+    put_pair(v, false, "written/s", unit_bytes(rate(a, b, "commit_bytes", seconds), number));
+    put_pair(v, false, "spool", unit_bytes(json_number(b, "spool_live_bytes", 0), number));
     view_fmt(v, "\n");
 }
 

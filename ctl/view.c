@@ -10,6 +10,9 @@
 #include <unistd.h>
 #include <wchar.h>
 
+/* Times beyond the year 9999 are no times, and converting them would be undefined. */
+#define UNIX_S_MAX 253402300800.0
+
 enum { WIDTH_MIN = 40, WIDTH_MAX = 1000, WIDTH_PRESET = 80 };
 
 struct view view_of_stdout(void)
@@ -214,6 +217,7 @@ char *unit_seconds(double s, char out[VIEW_NUMBER_BYTES])
     return out;
 }
 
+/* Local time with milliseconds, rounded. */
 char *unit_time(double unix_s, char out[VIEW_NUMBER_BYTES])
 {
     double whole = floor(unix_s);
@@ -224,13 +228,20 @@ char *unit_time(double unix_s, char out[VIEW_NUMBER_BYTES])
         ms = 0;
         t++;
     }
-    if (!(fabs(unix_s) < 1e12) || localtime_r(&t, &tm) == NULL) {
+    if (!(fabs(unix_s) < UNIX_S_MAX) || localtime_r(&t, &tm) == NULL) {
         (void)snprintf(out, VIEW_NUMBER_BYTES, "?");
         return out;
     }
     (void)snprintf(out, VIEW_NUMBER_BYTES, "%04d-%02d-%02d %02d:%02d:%02d.%03d",
                    (tm.tm_year + 1900) % 10000, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min,
                    tm.tm_sec, ms);
+    return out;
+}
+
+char *unit_date(double unix_s, char out[VIEW_NUMBER_BYTES])
+{
+    (void)unit_time(floor(unix_s), out);
+    out[strcspn(out, ".")] = '\0';
     return out;
 }
 

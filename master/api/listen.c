@@ -40,9 +40,8 @@ int listen_unix(const char *path, char *error, size_t cap)
 {
     struct sockaddr_un at = {.sun_family = AF_UNIX};
     error[0] = '\0';
-    if (path[0] != '/' || strlen(path) >= sizeof at.sun_path) {
-        (void)snprintf(error, cap,
-                       "api.socket: \"%s\" is not an absolute path of at most %zu bytes", path,
+    if (path[0] == '\0' || strlen(path) >= sizeof at.sun_path) {
+        (void)snprintf(error, cap, "api.socket: \"%s\" is not a path of at most %zu bytes", path,
                        sizeof at.sun_path - 1);
         return -EINVAL;
     }

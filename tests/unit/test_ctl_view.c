@@ -160,10 +160,10 @@ static void test_grid(void **state)
                     0);
     assert_string_equal(out, "NAME      N  WHY\n"
                              "a     1,234  c 2,000, b 1\n"
-                             "gr\xc3\xbcn      5  \n");
+                             "gr\xc3\xbcn      5\n");
     free(out);
     out = grid_text("[{\"name\":\"a\",\"x\":1},{\"name\":\"b\",\"x\":22}]", 0);
-    assert_string_equal(out, "NAME  N   X  WHY\na         1  \nb        22  \n");
+    assert_string_equal(out, "NAME  N   X  WHY\na         1\nb        22\n");
     free(out);
 }
 
