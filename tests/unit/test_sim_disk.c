@@ -70,7 +70,8 @@ static void test_written_is_durable(void **state)
     tear_down();
 }
 
-/* Over many seeds a write in flight is seen lost, whole and torn, by sectors, and nothing else changes. */
+/* Over many seeds a write in flight is seen lost, whole and torn, by sectors, and nothing else
+ * changes. */
 static void test_in_flight_is_dropped_kept_or_torn(void **state)
 {
     (void)state;

@@ -1,4 +1,5 @@
-/* The timer wheel against a list that is searched from end to end: same timers, same times, same order. */
+/* The timer wheel against a list that is searched from end to end: same timers, same times, same
+ * order. */
 #include "base/rng.h"
 #include "worker/io/wheel.h"
 
@@ -29,7 +30,7 @@ static bool advancing;
 
 static uint64_t random_delay(void)
 {
-    static const uint64_t spans[] = {1,       2,          256,        257,          65536,
+    static const uint64_t spans[] = {1,       2,          256,        257,       65536,
                                      1 << 20, 1ull << 24, 1ull << 32, 1ull << 40};
     uint64_t span = spans[rng_below(&rng, 9)];
     uint64_t delay = rng_below(&rng, 4) == 0 ? span : rng_below(&rng, span + 1);
@@ -177,7 +178,8 @@ static void on_simple(struct timer *t)
     }
 }
 
-/* Delay 0 means the next wheel_advance, also when the clock stands still and when set while firing. */
+/* Delay 0 means the next wheel_advance, also when the clock stands still and when set while firing.
+ */
 static void test_zero_delay(void **state)
 {
     (void)state;

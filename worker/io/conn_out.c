@@ -10,6 +10,39 @@
 
 #include <errno.h>
 
+enum {
+    CONN_REFS_MAX = 8,
+    CONN_BUFFERS_MAX = 16, /* 64 KB of conn_put output a connection */
+    CONN_PIECES = 32,      /* power of two; refs can split each buffer: 8 + 16 + 8 */
+    CONN_BUFFER_BYTES = 4096,
+};
+static_assert((CONN_PIECES & (CONN_PIECES - 1)) == 0, "pieces are a ring");
+static_assert(CONN_PIECES >= 2 * CONN_REFS_MAX + CONN_BUFFERS_MAX, "refs split buffers");
+
+struct out_buffer {
+    uint16_t used;
+    uint16_t refs; /* pieces that lie in it */
+    uint8_t bytes[CONN_BUFFER_BYTES];
+};
+
+struct out_piece {
+    const uint8_t *p;
+    size_t n;
+    struct out_buffer *buffer; /* NULL: memory of the session */
+};
+
+struct out_queue {
+    struct out_buffer *tail; /* where conn_put goes on, or NULL */
+    size_t bytes;
+    uint16_t first;
+    uint16_t count;
+    uint16_t ref_count;
+    uint16_t buffer_count;
+    struct msghdr msg;
+    struct out_piece pieces[CONN_PIECES];
+    struct iovec iov[CONN_PIECES];
+};
+
 static struct out_queue *queue_get(struct out_pools *o)
 {
     struct out_queue *q;

@@ -18,10 +18,6 @@ enum {
     CONN_LINGER_MS_MAX =
         2000, /* and so long for the peer's own end, so that no reset eats our last reply */
     CONN_NUDGE_MS = 1000, /* a cancel that found nothing is repeated */
-    CONN_REFS_MAX = 8,
-    CONN_BUFFERS_MAX = 16, /* 64 KB of conn_put output a connection */
-    CONN_PIECES = 32,      /* power of two; refs can split each buffer: 8 + 16 + 8 */
-    CONN_BUFFER_BYTES = 4096,
     CONN_SEND_BYTES_MAX = 1 << 30,
 };
 
@@ -39,29 +35,7 @@ enum conn_want { CONN_WANT_NOTHING, CONN_WANT_COMMANDS, CONN_WANT_BODY };
 /* Operations in flight, as bits. */
 enum { CONN_OP_CONNECT = 1, CONN_OP_MULTI = 2, CONN_OP_ONE = 4, CONN_OP_SEND = 8 };
 
-struct out_buffer {
-    uint16_t used;
-    uint16_t refs; /* pieces that lie in it */
-    uint8_t bytes[CONN_BUFFER_BYTES];
-};
-
-struct out_piece {
-    const uint8_t *p;
-    size_t n;
-    struct out_buffer *buffer; /* NULL: memory of the session */
-};
-
-struct out_queue {
-    struct out_buffer *tail; /* where conn_put goes on, or NULL */
-    size_t bytes;
-    uint16_t first;
-    uint16_t count;
-    uint16_t ref_count;
-    uint16_t buffer_count;
-    struct msghdr msg;
-    struct out_piece pieces[CONN_PIECES];
-    struct iovec iov[CONN_PIECES];
-};
+struct out_queue; /* conn_out.c */
 
 struct conn {
     struct io *io;
@@ -99,8 +73,6 @@ struct conn {
 };
 
 static_assert(sizeof(struct conn) <= 320, "an idle connection is small");
-static_assert((CONN_PIECES & (CONN_PIECES - 1)) == 0, "pieces are a ring");
-static_assert(CONN_PIECES >= 2 * CONN_REFS_MAX + CONN_BUFFERS_MAX, "refs split buffers");
 
 /* The connection that a completion is about; the bit is no longer in flight unless more follows. */
 struct conn *conn_of_event(struct io *io, const struct ring_event *e, uint8_t op);

@@ -303,7 +303,7 @@ static void take_record(const struct packet *p, const struct record *r, struct d
         if (out->ptr[0] == '\0' && data_name(p, r, 0, &w) && name_to_text(&w, name))
             memcpy(out->ptr, name, strlen(name) + 1);
         break;
-    default:
+    default: /* a number off the wire, not an enum: whatever else was asked for */
         break;
     }
 }
