@@ -11,6 +11,7 @@
 #include "master/lifecycle.h"
 #include "master/proc.h"
 #include "master/verbs.h"
+#include "master/watch.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -133,6 +134,7 @@ static void earlier(uint64_t *first, uint64_t deadline)
 static int wait_ms(const struct master *m)
 {
     uint64_t first = fanout_deadline(&m->fanout);
+    earlier(&first, m->watch_ms);
     for (unsigned i = 0; i < m->proc_count; i++)
         earlier(&first, m->procs[i]->slot.deadline_ms);
     uint64_t now = clock_monotonic_ms();
@@ -164,6 +166,7 @@ static void run_deadlines(struct master *m)
             proc_event(p, SLOT_EV_TIMEOUT);
     }
     fanout_tick(m);
+    watch_tick(m);
 }
 
 /* The procs of this turn are those that were polled: none is made or freed while frames are read.

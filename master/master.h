@@ -68,6 +68,7 @@ struct master {
     struct state *state;
     uint64_t boot, incarnation, generation; /* the last one given out */
     uint64_t started_ms, now_ms;            /* monotonic; now_ms is set once a turn */
+    uint64_t watch_ms;                      /* of the next look at the heartbeats */
     enum master_mode mode;
     unsigned stop_signals;
     bool notified_ready;

@@ -6,7 +6,15 @@
 #include <errno.h>
 #include <getopt.h>
 
-enum { OPT_ALLOW_VOLATILE = 256, OPT_WORKER, OPT_API, OPT_READY_MS, OPT_VERSION, OPT_HELP };
+enum {
+    OPT_ALLOW_VOLATILE = 256,
+    OPT_WORKER,
+    OPT_API,
+    OPT_READY_MS,
+    OPT_SILENCE_MS,
+    OPT_VERSION,
+    OPT_HELP
+};
 
 static const struct option long_options[] = {
     {"config", required_argument, NULL, 'f'},
@@ -16,6 +24,7 @@ static const struct option long_options[] = {
     {"worker", required_argument, NULL, OPT_WORKER},
     {"api", required_argument, NULL, OPT_API},
     {"ready-ms", required_argument, NULL, OPT_READY_MS},
+    {"silence-ms", required_argument, NULL, OPT_SILENCE_MS},
     {"version", no_argument, NULL, OPT_VERSION},
     {"help", no_argument, NULL, OPT_HELP},
     {NULL, 0, NULL, 0},
@@ -31,7 +40,7 @@ const char *options_help(void)
            "      --allow-volatile-spool\n"
            "                         accept a spool in memory: its mail does not survive a reboot\n"
            "      --version, --help\n"
-           "For tests: --worker PROGRAM, --api PROGRAM|none, --ready-ms MILLISECONDS\n"
+           "For tests: --worker PROGRAM, --api PROGRAM|none, --ready-ms N, --silence-ms N\n"
            "Signals: HUP reloads, TERM and INT drain and stop, a second TERM stops at once.\n";
 }
 
@@ -64,14 +73,14 @@ static int add_set(struct options *o, const char *arg, struct text *errors)
     return 0;
 }
 
-static int take_ready_ms(struct options *o, const char *arg, struct text *errors)
+static int take_ms(uint32_t *out, const char *arg, struct text *errors)
 {
     uint64_t ms;
     if (span_to_u64(span_str(arg), &ms) < 0 || ms < 1 || ms > 600000) {
-        text_fmt(errors, "--ready-ms %s: expected 1 to 600000\n", arg);
+        text_fmt(errors, "\"%s\": expected 1 to 600000 milliseconds\n", arg);
         return -EINVAL;
     }
-    o->ready_ms = (uint32_t)ms;
+    *out = (uint32_t)ms;
     return 0;
 }
 
@@ -96,7 +105,9 @@ static int take_option(struct options *o, int c, const char *value, struct text 
         o->api = value;
         return 0;
     case OPT_READY_MS:
-        return take_ready_ms(o, value, errors);
+        return take_ms(&o->ready_ms, value, errors);
+    case OPT_SILENCE_MS:
+        return take_ms(&o->silence_ms, value, errors);
     case OPT_VERSION:
         o->action = OPTIONS_VERSION;
         return 0;

@@ -17,6 +17,7 @@ struct options {
     /* For tests only. */
     const char *worker, *api; /* other programs for the children; api "none": no api */
     uint32_t ready_ms;        /* 0 = as in supervise.h */
+    uint32_t silence_ms;      /* 0 = as in watch.h */
 };
 
 /* 0, or -EINVAL with one line in errors. Keeps pointers into argv. */

@@ -16,6 +16,7 @@ void poison_examine(struct proc *p, bool crash)
     struct msg_id id = page->marker.id;
     uint32_t stage = page->marker.stage;
     page->marker = (struct stats_marker){0};
+    page->heartbeat_ns = 0;
     if (!crash || id_is_none(id))
         return;
     id_format(id, text);

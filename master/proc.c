@@ -98,13 +98,19 @@ static void close_process(struct proc *p)
     outbox_fini(&p->outbox);
 }
 
-/* A death that nobody asked for, or one while finishing that was not a clean exit. */
+/*
+ * Did what it worked on end it? Not when we wanted it gone, nor when somebody else's SIGKILL or
+ * SIGTERM did: a message cannot do that, since its memory has bounds. Our own SIGKILL after a hang
+ * counts.
+ */
 static bool is_crash(const struct proc *p, bool asked)
 {
-    if (!asked)
-        return true;
-    return p->slot.state == SLOT_DRAINING &&
-           !(WIFEXITED(p->exit_status) && WEXITSTATUS(p->exit_status) == 0);
+    int status = p->exit_status;
+    if (p->slot.state == SLOT_KILLING)
+        return !asked;
+    if (WIFSIGNALED(status))
+        return WTERMSIG(status) != SIGKILL && WTERMSIG(status) != SIGTERM;
+    return !asked || WEXITSTATUS(status) != 0;
 }
 
 static void op_gone(struct slot *s, bool asked)

@@ -249,7 +249,7 @@ void slot_event(struct slot *s, enum slot_event e, uint64_t now_ms)
     if (next == before)
         return;
     s->state = next;
-    if (e == SLOT_EV_EXIT || before == SLOT_STARTING || next == SLOT_KILLING)
+    if (e == SLOT_EV_EXIT || next == SLOT_KILLING)
         log_note("%s %s -> %s event=%s failures=%u%s%s", s->name, state_words[before],
                  state_words[next], event_words[e], s->failures, e == SLOT_EV_EXIT ? " last=" : "",
                  e == SLOT_EV_EXIT ? s->last_exit : "");

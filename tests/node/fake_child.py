@@ -7,6 +7,7 @@ sees goes to DIRECTORY/KIND.seen, one JSON line each. An api reads orders from D
 """
 import fcntl
 import json
+import mmap
 import os
 import select
 import signal
@@ -18,7 +19,6 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import control_frames as cf  # noqa: E402
 
 DIRECTORY, KIND = sys.argv[1], sys.argv[2]
-PAGE_PID_OFFSET, PAGE_BYTES = 8, 4096
 control = socket.socket(fileno=3)
 locks = []
 
@@ -87,13 +87,16 @@ def see_start(f, fds):
         if KIND == "worker" else [], sigmask=signal.pthread_sigmask(signal.SIG_BLOCK, []) != set())
 
 
-def set_marker(page_fd, text):
-    """Names a message in the counters page, as a worker does that is about to work on it."""
-    import mmap
-    layout = json.load(open(f"{DIRECTORY}/page.json"))
+def write_page(page_fd, marker=None):
+    """Writes to the counters page as a worker does: who it is, the time, the message it works on."""
+    with open(f"{DIRECTORY}/page.json") as f:
+        layout = json.load(f)
     with mmap.mmap(page_fd, layout["bytes"]) as m:
         m[layout["pid"]:layout["pid"] + 8] = os.getpid().to_bytes(8, "little")
-        m[layout["marker"]:layout["marker"] + 16] = bytes.fromhex(text)
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        m[layout["heartbeat"]:layout["heartbeat"] + 8] = now.to_bytes(8, "little")
+        if marker is not None:
+            m[layout["marker"]:layout["marker"] + 16] = bytes.fromhex(marker)
 
 
 def take_locks(shards):
@@ -157,7 +160,13 @@ def misbehave_early(how, generation):
         signal.pause()
 
 
-def misbehave(how):
+def misbehave(how, page_fd):
+    if how.startswith("hangs"):
+        write_page(page_fd, *how.split()[1:])
+        signal.pause()
+    if how == "beats":
+        while not select.select([3], [], [], 0.2)[0]:
+            write_page(page_fd)
     if how == "dies-after-ready":
         sys.exit(5)
     if how == "dies-once-after-ready":
@@ -189,14 +198,16 @@ def main():
     misbehave_early(how, generation)
     control.send(cf.ready(os.getpid(), generation))
     if how.startswith("marker "):
-        set_marker(fds[1], how.split()[1])
+        write_page(fds[1], how.split()[1])
         os.kill(os.getpid(), signal.SIGSEGV)
+    if how.startswith("works on "):
+        write_page(fds[1], how.split()[2])
     recovered = KIND == "api"
     if not recovered and take_locks(f.get(5, [])):
         recovered = True
         control.send(cf.recovered(7))
         see(event="recovered", slot=slot, generation=generation)
-    misbehave(how)
+    misbehave(how, fds[1])
     queries = os.open(f"{DIRECTORY}/queries", os.O_RDWR) if KIND == "api" else None
     watched = [3] + ([queries] if queries is not None else [])
     while True:

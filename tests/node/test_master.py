@@ -180,8 +180,9 @@ def page_layout():
     with tempfile.TemporaryDirectory() as d:
         with open(f"{d}/l.c", "w") as f:
             f.write('#include "proto/stats.h"\n#include <stdio.h>\nint main(void){printf('
-                    '"{\\"bytes\\":%zu,\\"pid\\":%zu,\\"marker\\":%zu}", sizeof(struct stats_page),'
-                    "offsetof(struct stats_page, pid), offsetof(struct stats_page, marker));}\n")
+                    '"{\\"bytes\\":%zu,\\"pid\\":%zu,\\"marker\\":%zu,\\"heartbeat\\":%zu}",'
+                    "sizeof(struct stats_page), offsetof(struct stats_page, pid),"
+                    "offsetof(struct stats_page, marker), offsetof(struct stats_page, heartbeat_ns));}\n")
         subprocess.run(["cc", "-I", ROOT, "-o", f"{d}/l", f"{d}/l.c"], check=True)
         return subprocess.run([f"{d}/l"], check=True, capture_output=True, text=True).stdout
 
@@ -689,6 +690,35 @@ def test_poisoned_message_is_parked(node, page_layout):
     os.kill(starts[-1]["pid"], signal.SIGKILL)
     node.wait_seen(len(starts) + 1, event="start")
     assert node.seen(event="start")[-1]["poison"] == []
+
+
+def test_killed_at_a_message_is_not_its_fault(node, page_layout):
+    """SIGKILL comes from outside: an innocent message must not be parked for it."""
+    with open(f"{node.dir}/page.json", "w") as f:
+        f.write(page_layout)
+    node.mode("works on " + bytes(range(1, 17)).hex())
+    node.start("--set", "workers=1").up(1)
+    for i in (2, 3, 4):
+        os.kill(node.seen(event="start")[-1]["pid"], signal.SIGKILL)
+        node.wait_seen(i, event="recovered")
+    assert node.seen(event="start")[-1]["poison"] == []
+    assert "died at message" not in node.log()
+
+
+def test_worker_that_hangs_is_killed(node, page_layout):
+    with open(f"{node.dir}/page.json", "w") as f:
+        f.write(page_layout)
+    poison = bytes(range(1, 17)).hex()
+    node.mode(f"hangs {poison}")
+    node.start("--set", "workers=1", "--silence-ms", "600")
+    starts = node.wait_seen(3, event="start")
+    assert 0.5 < starts[1]["t"] - starts[0]["t"] < 1.5
+    assert "gives no sign of life" in node.log()
+    assert [s["poison"] for s in starts[:3]] == [[], [], [poison]]  # the hang is the message's doing
+    node.mode("beats")
+    killed = len(node.wait_seen(4, event="start"))
+    time.sleep(1.5)
+    assert len(node.seen(event="start")) == killed
 
 
 def test_questions_go_to_all_workers(node):
