@@ -145,7 +145,7 @@ static const struct config_key spool_keys[] = {
          spool_options.segment_bytes, "Size of one log file; a multiple of 1M.")},
     {ROW("reserve", KEY_SIZE, 0, 64 * GIB, "64M", config, spool_options.reserve_bytes,
          "Room on disk kept for fates: below it no mail is taken (452), delivery goes on.")},
-    {ROW("spares", KEY_COUNT, 0, 64, "2", config, spool_options.spares,
+    {ROW("spares", KEY_COUNT, 1, 64, "2", config, spool_options.spares,
          "Log files of one worker written with zeroes ahead of their use.")},
 };
 
