@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <time.h>
 
 enum {
     EXIT_OK = 0,
@@ -22,6 +23,14 @@ enum {
     EXIT_USAGE = 2,
     LAST_ANSWERS_MS = 1000, /* to send answers after the master has ended */
 };
+
+static volatile sig_atomic_t terminated;
+
+static void on_terminate(int number)
+{
+    (void)number;
+    terminated = 1;
+}
 
 /* One step of every scan; true when one has more to do. */
 static bool step_traces(struct api *a, uint64_t now_ms)
@@ -63,7 +72,8 @@ static int expire_queries(struct api *a, uint64_t now_ms)
     return least;
 }
 
-/* The master is gone: that is what `stop` asked for, and an error for all else. */
+/* The end, mostly because the master is gone: that is what `stop` asked for, and an error for all
+ * else. */
 static void end_queries(struct api *a)
 {
     struct request *next;
@@ -74,7 +84,7 @@ static void end_queries(struct api *a)
         if (strcmp(r->query.verb->name, "stop") == 0)
             answer_json(&r->answer, 200, json_pack("{s:s}", "text", "the node has stopped"));
         else
-            answer_error(&r->answer, 503, "the master ended before it answered");
+            answer_error(&r->answer, 503, "the node is ending: there will be no answer");
         http_resume(a, r);
     }
 }
@@ -98,7 +108,11 @@ static int wait_events(const struct api *a, int timeout_ms)
     if (a->ended)
         polls[0].fd = -1;
     timeout_ms = earlier(timeout_ms, http_timeout_ms(a->http));
-    return poll(polls, 1 + n, timeout_ms) < 0 && errno != EINTR ? -errno : 0;
+    struct timespec wait = {timeout_ms / 1000, timeout_ms % 1000 * 1000000L};
+    sigset_t none; /* SIGTERM comes in here only, so that it cannot slip in before the wait */
+    (void)sigemptyset(&none);
+    int r = ppoll(polls, 1 + n, timeout_ms < 0 ? NULL : &wait, &none);
+    return r < 0 && errno != EINTR ? -errno : 0;
 }
 
 /*
@@ -125,16 +139,31 @@ static int serve(struct api *a)
     int r;
     do
         r = turn(a, -1);
-    while (r == 0);
+    while (r == 0 && terminated == 0);
     if (r < 0)
         return r;
-    log_note("the master has ended");
+    log_note("%s", r == 1 ? "the master has ended" : "told to end");
     a->ended = true;
     end_queries(a);
     uint64_t stop = clock_ms() + LAST_ANSWERS_MS;
     for (unsigned i = 0; i < 1000 && clock_ms() < stop && a->resumed > 0; i++)
         (void)turn(a, 10);
     return 0;
+}
+
+static void set_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_terminate};
+    sigset_t term;
+
+    (void)sigemptyset(&term);
+    (void)sigaddset(&term, SIGTERM);
+    (void)sigprocmask(SIG_BLOCK, &term, NULL);
+    (void)sigaction(SIGTERM, &action, NULL);
+    /* An interrupt from the terminal goes to the whole group: only the master decides about it. */
+    (void)signal(SIGINT, SIG_IGN);
+    (void)signal(SIGHUP, SIG_IGN);
+    (void)signal(SIGPIPE, SIG_IGN);
 }
 
 int main(int argc, char **argv)
@@ -155,10 +184,7 @@ int main(int argc, char **argv)
         log_open(CONTROL_LOG_FD, LOG_NOTE, "api");
     else
         log_open(STDERR_FILENO, LOG_NOTE, "api");
-    /* An interrupt from the terminal goes to the whole group: only the master decides about it. */
-    (void)signal(SIGINT, SIG_IGN);
-    (void)signal(SIGHUP, SIG_IGN);
-    (void)signal(SIGPIPE, SIG_IGN);
+    set_signals();
     a.http = http_create(&a);
     MUST(a.http != NULL);
     int r = serve(&a);

@@ -66,6 +66,20 @@ def test_ready_socket_and_end(tmp_path):
     assert not os.path.exists(m.socket_path)
 
 
+def test_terminated(tmp_path):
+    m = Master(tmp_path)
+    try:
+        assert m.start()
+        m.process.send_signal(signal.SIGINT)  # of a terminal's whole group: not for us to decide
+        m.process.send_signal(signal.SIGHUP)
+        assert ask(m, "GET", "/metrics")[0] == 200
+        m.process.terminate()
+        assert m.process.wait(5) == 0
+        assert not os.path.exists(m.socket_path)
+    finally:
+        m.close()
+
+
 def test_by_hand_it_explains_itself():
     r = subprocess.run([os.path.join(os.path.dirname(CLI), "mochila-api")], capture_output=True,
                        stdin=subprocess.DEVNULL)
