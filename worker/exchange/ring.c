@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 static const uint64_t skip_mark = UINT64_MAX;
+enum { HOT_BYTES = 256 << 10 };
 
 struct ring_shared {
     _Atomic uint64_t head;     /* consumer */
@@ -71,7 +72,10 @@ int ring_put(struct ring *r, const struct span *parts, unsigned count)
     uint64_t head = atomic_load_explicit(&r->shared->head, memory_order_acquire);
     uint64_t at = tail & (r->data_bytes - 1);
     uint64_t to_end = r->data_bytes - at;
-    uint64_t skip = frame_room(bytes) > to_end ? to_end : 0;
+    bool wrap = frame_room(bytes) > to_end;
+    if (head == tail && at > HOT_BYTES)
+        wrap = true; /* empty: begin anew, so that a quiet ring stays in the cache and in few pages */
+    uint64_t skip = wrap ? to_end : 0;
     if (head > tail || tail - head > r->data_bytes ||
         r->data_bytes - (tail - head) < skip + frame_room(bytes))
         return -ENOBUFS;
