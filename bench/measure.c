@@ -1,7 +1,8 @@
 /*
  * Names in the result: accepted delivered lost duplicated accept_per_s e2e_per_s accept_p50_us
  * accept_p99_us e2e_p50_us e2e_p99_us cpu_s_per_1000 rss_peak_bytes pss_peak_bytes processes
- * others_percent seconds; idle: up; held: bytes_per_message pss_bytes_per_message restart_*.
+ * others_percent seconds ledger_*; idle: up; held: bytes_per_message pss_bytes_per_message
+ * restart_*.
  */
 #include "bench/measure_private.h"
 
@@ -15,6 +16,14 @@
 #include <unistd.h>
 
 enum { SAMPLE_MS = 250, STOP_MS = 10000, IDLE_HOLD_MS = 6000, LANE_PRESET = 8 };
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int number)
+{
+    (void)number;
+    interrupted = 1;
+}
 
 void measure_options_init(struct measure_options *o)
 {
@@ -65,6 +74,8 @@ int measure_wait(struct measuring *m, struct child *c, const char *role, bool ma
 
     while (child_wait(c, SAMPLE_MS, &status) == 0) {
         measure_memory(m);
+        if (interrupted != 0)
+            return -EINTR;
         if (now_ns() > end_ns) {
             fprintf(stderr, "mochila-bench: the %s has not ended within %llu ms\n", role,
                     (unsigned long long)m->options->timeout_ms);
@@ -252,8 +263,27 @@ static double others_percent(const struct measuring *m)
     return all > 0 && m->busy_s > ours ? 100 * (m->busy_s - ours) / all : 0;
 }
 
+/* The node's own books beside ours: they must balance, and hold no less than was acknowledged. */
+static void put_ledger(struct measuring *m)
+{
+    static const char *const names[] = {"accepted", "delivered", "queued", "balance"};
+    char name[32];
+
+    if (m->subject.kind != SUBJECT_NODE || m->scenario->kind == SCENARIO_IDLE)
+        return;
+    json_t *ledger = node_ledger(&m->subject, m->scenario->kind == SCENARIO_RELAY);
+    if (ledger == NULL)
+        fprintf(stderr, "mochila-bench: the node does not tell its ledger\n");
+    for (size_t i = 0; i < ARRAY_COUNT(names) && ledger != NULL; i++) {
+        snprintf(name, sizeof name, "ledger_%s", names[i]);
+        measure_put(m, name, report_number(ledger, names[i]));
+    }
+    json_decref(ledger);
+}
+
 static void put_result(struct measuring *m)
 {
+    put_ledger(m);
     m->sent = child_result(&m->source);
     if (m->scenario->kind == SCENARIO_RELAY)
         m->got = child_result(&m->sink);
@@ -296,14 +326,19 @@ static void tear_down(struct measuring *m)
 int measure(const struct measure_options *o, enum subject_kind kind, json_t **out)
 {
     struct measuring *m = calloc(1, sizeof *m);
+    struct sigaction action = {.sa_handler = on_interrupt};
 
     if (m == NULL)
         return -ENOMEM;
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
     m->options = o;
     m->scenario = o->scenario;
     int rc = set_up(m, kind);
     if (rc == 0)
         rc = load(m);
+    if (rc == -EINTR)
+        fprintf(stderr, "mochila-bench: interrupted\n");
     if (rc == 0) {
         put_result(m);
         *out = json_incref(m->out);

@@ -11,7 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { FIRST_LANE = 11, STATUS_POLL_MS = 20, COMMAND_BYTES = 3 * SUBJECT_PATH_BYTES };
+enum { FIRST_LANE = 11, STATUS_POLL_MS = 20, LEDGER_MS = 5000 };
+enum { COMMAND_BYTES = 3 * SUBJECT_PATH_BYTES };
 
 int node_binary(const char *name, char out[SUBJECT_PATH_BYTES])
 {
@@ -105,40 +106,65 @@ int node_exec(const struct subject *s)
     return -errno;
 }
 
-/* One answer of `mochila status --json`, or NULL. */
-static json_t *ask_status(const struct subject *s)
+/* The answer of `mochila COMMAND --json`, or NULL. */
+static json_t *ask(const struct subject *s, const char *command)
 {
-    char command[COMMAND_BYTES];
+    char line[COMMAND_BYTES];
     char binary[SUBJECT_PATH_BYTES];
 
     if (node_binary("mochila", binary) < 0)
         return NULL;
-    snprintf(command, sizeof command, "'%s' --socket '%s/run/api.sock' status --json 2>/dev/null",
-             binary, s->dir);
-    FILE *f = popen(command, "re");
+    if (s->config != NULL)
+        snprintf(line, sizeof line, "'%s' -f '%s' %s --json 2>/dev/null", binary, s->config,
+                 command);
+    else
+        snprintf(line, sizeof line, "'%s' --socket '%s/run/api.sock' %s --json 2>/dev/null", binary,
+                 s->dir, command);
+    FILE *f = popen(line, "re");
     if (f == NULL)
         return NULL;
-    json_t *status = json_loadf(f, 0, NULL);
+    json_t *answer = json_loadf(f, 0, NULL);
     pclose(f);
-    return status;
+    return answer;
 }
 
-int node_wait_lanes(const struct subject *s, uint64_t ms, uint64_t *queued)
+static double queued_in_lanes(const struct subject *s)
+{
+    json_t *lanes = ask(s, "lanes");
+    double sum = 0;
+    size_t i;
+    json_t *lane;
+
+    json_array_foreach(json_object_get(lanes, "rows"), i, lane) sum +=
+        report_number(lane, "queued");
+    json_decref(lanes);
+    return sum;
+}
+
+int node_wait_lanes(const struct subject *s, uint64_t expected, uint64_t ms)
 {
     uint64_t end_ns = now_ns() + ms * ns_per_ms;
     struct timespec nap = {0, STATUS_POLL_MS * 1000000};
-    int rc = -ENOTSUP;
 
-    while (now_ns() < end_ns) {
-        json_t *status = ask_status(s);
-        bool has_field = json_object_get(json_object_get(status, "total"), "lanes_running") != NULL;
-        double running = report_number(status, "total.lanes_running");
-        *queued = (uint64_t)report_number(status, "total.queued");
-        json_decref(status);
-        if (has_field && running >= s->lanes)
-            return 0;
-        rc = has_field ? -ETIMEDOUT : rc;
+    while (queued_in_lanes(s) < (double)expected) {
+        if (now_ns() > end_ns)
+            return -ETIMEDOUT;
         nanosleep(&nap, NULL);
     }
-    return rc;
+    return 0;
+}
+
+json_t *node_ledger(const struct subject *s, bool until_empty)
+{
+    uint64_t end_ns = now_ns() + LEDGER_MS * ns_per_ms;
+    struct timespec nap = {0, STATUS_POLL_MS * 1000000};
+
+    for (;;) {
+        json_t *ledger = ask(s, "ledger");
+        bool is_empty = ledger != NULL && report_number(ledger, "queued") <= 0;
+        if (!until_empty || is_empty || now_ns() > end_ns)
+            return ledger;
+        json_decref(ledger);
+        nanosleep(&nap, NULL);
+    }
 }

@@ -21,6 +21,10 @@ static const struct figure figures[] = {
     {"delivered", "delivered", 1, 0, 0},
     {"lost", "lost", 1, 0, 0},
     {"duplicated", "duplicated", 1, 0, 0},
+    {"ledger_accepted", "ledger: accepted", 1, 0, 0},
+    {"ledger_delivered", "ledger: delivered", 1, 0, 0},
+    {"ledger_queued", "ledger: queued", 1, 0, 0},
+    {"ledger_balance", "ledger: balance", 1, 0, 0},
     {"up", "connections up", 1, 0, 0},
     {"accept_per_s", "accept/s", 1, 0, 1},
     {"e2e_per_s", "end to end/s", 1, 0, 1},
@@ -150,6 +154,17 @@ int rounds_run(const struct measure_options *o, uint64_t rounds, unsigned subjec
     return rc;
 }
 
+/* Balanced, and not less than the source has been told. */
+static bool ledger_fits(const json_t *round)
+{
+    double balance = report_number(round, "ledger_balance");
+
+    if (json_object_get(round, "ledger_accepted") == NULL)
+        return true;
+    return !(balance > 0 || balance < 0) &&
+           report_number(round, "ledger_accepted") >= report_number(round, "accepted");
+}
+
 bool rounds_are_clean(const json_t *result)
 {
     json_t *rounds = json_object_get(result, "rounds");
@@ -162,6 +177,8 @@ bool rounds_are_clean(const json_t *result)
         if (whose == NULL || strcmp(whose, subject_name(SUBJECT_NODE)) != 0)
             continue;
         if (report_number(round, "lost") > 0 || report_number(round, "duplicated") > 0)
+            return false;
+        if (!ledger_fits(round))
             return false;
     }
     return true;

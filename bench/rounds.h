@@ -15,7 +15,7 @@ enum { ROUNDS_NODE = 1, ROUNDS_POSTFIX = 2, ROUNDS_BOTH = 3 };
 /* subjects is of ROUNDS_*. 0 and *out (the caller's), or -errno after saying why. */
 NODISCARD int rounds_run(const struct measure_options *o, uint64_t rounds, unsigned subjects,
                          json_t **out);
-/* True when nothing was lost and nothing was duplicated in any round of our node. */
+/* True when no round of our node lost or doubled mail, or has a ledger that does not balance. */
 bool rounds_are_clean(const json_t *result);
 /* The table of one result, for people. */
 void rounds_print(const json_t *result);

@@ -44,8 +44,10 @@ NODISCARD int node_prepare(struct subject *s);
 NODISCARD int node_exec(const struct subject *s);
 /* A program of the build directory this one is in. 0, or -errno after saying why. */
 NODISCARD int node_binary(const char *name, char out[SUBJECT_PATH_BYTES]);
-/* Waits until the node says that all its lanes run. 0, -ETIMEDOUT, or -ENOTSUP without an API. */
-NODISCARD int node_wait_lanes(const struct subject *s, uint64_t ms, uint64_t *queued);
+/* Waits until the node's lanes hold as many recipients as expected: all of them run. -ETIMEDOUT. */
+NODISCARD int node_wait_lanes(const struct subject *s, uint64_t expected, uint64_t ms);
+/* What `mochila ledger` answers, at best when the queue is empty; NULL without an answer. */
+json_t *node_ledger(const struct subject *s, bool until_empty);
 
 /* postfix.c */
 NODISCARD int postfix_prepare(struct subject *s);
