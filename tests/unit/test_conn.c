@@ -1,5 +1,6 @@
 /* Bytes in, bytes out, modes and ends of connections, on a real ring over loopback. */
 #include "tests/unit/conn_harness.h"
+#include "worker/io/conn.h"
 
 /* One byte a segment, each answered before the next. */
 static void *drip(void *arg)

@@ -1,6 +1,7 @@
 /* What goes wrong around connections: resets, limits, refused and hanging connects; and the
  * watches. */
 #include "tests/unit/conn_harness.h"
+#include "worker/io/conn.h"
 
 static void test_peer_reset(void **state)
 {
