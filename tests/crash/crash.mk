@@ -21,3 +21,19 @@ crash: $(CRASH_BIN)
 crash-short: CRASH_SEEDS = 3000
 crash-short: CRASH_EVERY = 3
 crash-short: crash
+
+# The spool on a real disk; measures only: make spool-speed SPOOL_DIR=/some/disk/dir
+SPOOL_DIR ?= $(B)/spool_speed.d
+SPEED_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard worker/io/*.c) $(wildcard worker/spool/*.c))
+$(B)/tests/crash/spool_speed: $(B)/tests/crash/spool_speed.o $(SPEED_OBJ) $(B)/libproto.a
+	$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) $(B)/libproto.a $(ALL_LDFLAGS) $(LIBS_worker)
+.PHONY: spool-speed
+spool-speed: $(B)/tests/crash/spool_speed
+	$< $(SPOOL_DIR)
+
+# fuzz_segment runs the spool itself.
+FUZZ_SPOOL_OBJ := $(patsubst %.c,$(B)/fuzz/%.o,$(wildcard worker/spool/*.c) tests/sim/sim_disk.c)
+$(B)/fuzz/libspool.a: $(FUZZ_SPOOL_OBJ) $(FUZZ_OBJ)
+	@rm -f $@
+	@ar rcs $@ $^
+$(B)/fuzz/fuzz_segment: $(B)/fuzz/libspool.a

@@ -310,6 +310,35 @@ static void test_no_footer(void)
     end(m);
 }
 
+/* The only segment dies when the next one begins: it must not leave before the ledger in that one
+ * is durable. */
+static void test_ledger(void)
+{
+    struct model *m = start("the last ledger", 64 * SEGMENT, 0);
+    struct spool_usage u;
+    CHECK(m, model_open(m) == 0);
+    do {
+        CHECK(m, model_enqueue(m, MAIL_BYTES, 0) == 0);
+        settle(m);
+        deliver(m, 1);
+        spool_usage(m->spool, &u);
+    } while (u.head_segment == 1 && model_enqueue(m, MAIL_BYTES, 0) == 0);
+    for (;;) { /* up to the switch, without a completion of the disk after it */
+        spool_usage(m->spool, &u);
+        uint64_t head = u.head_segment;
+        CHECK(m, model_outcome(m, RECORD_DOT, 0, 1) == 0);
+        spool_usage(m->spool, &u);
+        if (u.head_segment != head && head > 3)
+            break;
+        if (u.records % 32 == 0)
+            deliver(m, MODEL_MESSAGES);
+    }
+    for (int i = 0; i < 40; i++)
+        spool_turn(m->spool, m->now_ms += 10);
+    restart(m);
+    end(m);
+}
+
 int main(int argc, char **argv)
 {
     bool verbose = argc > 1 && strcmp(argv[1], "-v") == 0;
@@ -322,5 +351,6 @@ int main(int argc, char **argv)
     test_sync();
     test_foreign();
     test_no_footer();
+    test_ledger();
     return 0;
 }
