@@ -1,6 +1,7 @@
 """mochilad with real processes whose behaviour the tests choose (fake_child.py)."""
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -304,6 +305,24 @@ def test_volatile_spool_is_refused(node):
     finally:
         node.stop()
         shutil.rmtree(memory)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start children that become another user")
+def test_directories_of_another_user(node):
+    """The workers' user owns the shards, and cannot touch what is the master's."""
+    os.chmod(node.dir, 0o755)
+    node.start("--set", "user=nobody").up()
+    def of(path):
+        st = os.stat(f"{node.dir}/{path}")
+        return pwd.getpwuid(st.st_uid).pw_name, st.st_mode & 0o777
+    assert of("spool") == ("root", 0o711)
+    assert of("spool/state.db") == ("root", 0o600)
+    assert of("spool/shard-0") == of("spool/shard-1") == ("nobody", 0o700)
+    assert of("run") == ("nobody", 0o755)
+    assert of("log/events-0.jsonl") == ("root", 0o640)
+    node.stop()
+    status, text = node.run("--set", "user=no-such-user")
+    assert status == 73 and "no-such-user" in text and "useradd" in text
 
 
 def test_port_in_use(node):
