@@ -1,6 +1,7 @@
 /* mochila-bench: the table of subcommands. */
 #include "base/suggest.h"
 #include "bench/direct.h"
+#include "bench/verdict.h"
 #include "bench/options.h"
 #include "bench/runner.h"
 #include "bench/sink.h"
@@ -24,6 +25,7 @@ static const struct subcommand subcommands[] = {
     {"compare", compare_main, "the same work for our node and for Postfix, in turn"},
     {"figures", figures_main, "all scenarios beside the project's goals, as Markdown"},
     {"direct", direct_main, "source against sink: what the generator itself can do"},
+    {"verdict", verdict_main, "hold the results of source and sink against each other"},
 };
 
 static void help(FILE *to)
