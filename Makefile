@@ -102,3 +102,14 @@ clean:
 	rm -rf build
 format:
 	clang-format -i $(shell git ls-files '*.c' '*.h')
+
+# --- the commands of the README ---
+.PHONY: deps demo test bench-deps soak
+deps:
+	@sh tests/deps.sh
+demo: deps
+	@$(MAKE) --no-print-directory BUILD=release B=build/release -j2 all
+	@sh bench/demo.sh build/release
+test:
+	@sh tests/deps.sh test
+	@bash tests/run.sh

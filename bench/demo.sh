@@ -42,7 +42,7 @@ until ask status >/dev/null 2>&1; do
 done
 echo "injecting $count messages of 2 KB over 50 connections"
 "$bin/mochila-bench" source --to 127.0.0.1:2525 --connections 50 --size 2048 --count "$count" \
-    --domains 100 --json "$dir/source.json" || fail "the load generator reports errors"
+    --domains 100 --source-addresses 127.0.0.1,127.0.1.1 --json "$dir/source.json" || fail "the load generator reports errors"
 tries=0
 until [ "$(ask ledger --json | sed -n 's/.*"queued": *\([0-9]*\).*/\1/p' | head -n 1)" = 0 ]; do
     tries=$((tries + 1))
