@@ -87,12 +87,16 @@ static void work(struct model *m, unsigned steps)
         model_step(m);
 }
 
+/* The power goes; or, sometimes, only the process does: what it had given to the disk is still done. */
 static void crash(struct model *m)
 {
     struct spool_usage u;
     spool_usage(m->spool, &u);
     totals.compactions += u.copied_messages;
-    sim_disk_crash();
+    if (!sim_disk_is_down() && rng_below(&m->rng, 4) == 0)
+        sim_disk_run();
+    else
+        sim_disk_crash();
     model_close(m);
 }
 

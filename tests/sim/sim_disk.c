@@ -594,6 +594,19 @@ ssize_t disk_pread(struct disk_file *f, void *buf, size_t n, uint64_t offset)
     return read_file(f->file, buf, n, offset);
 }
 
+int disk_file_sync(struct disk_file *f)
+{
+    bool half;
+    if (f->epoch != sim.epoch)
+        return -EIO;
+    int err = plain_fault(&half);
+    if (err == 0) {
+        memcpy(f->file->durable, f->file->written, (size_t)f->file->bytes);
+        memset(f->file->uncertain, 0, (size_t)(f->file->bytes / SECTOR + 1));
+    }
+    return err;
+}
+
 int disk_rename(struct disk *d, const char *from, const char *to)
 {
     bool half;

@@ -234,6 +234,11 @@ ssize_t disk_pread(struct disk_file *f, void *buf, size_t n, uint64_t offset)
     return (ssize_t)got;
 }
 
+int disk_file_sync(struct disk_file *f)
+{
+    return fdatasync(f->fd) < 0 ? -errno : 0;
+}
+
 int disk_rename(struct disk *d, const char *from, const char *to)
 {
     if (!name_is_legal(from) || !name_is_legal(to))

@@ -202,6 +202,26 @@ static uint64_t monotonic_ms(void)
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
+/*
+ * What was read from a segment without a footer may never have been promised: it is visible, and
+ * gone after the next power cut. The owner builds on it from now on.
+ */
+static int sync_scanned(struct scan *c)
+{
+    struct spool *s = c->s;
+    for (uint32_t i = 0; i < s->segment_count; i++) {
+        struct segment *seg = s->segments[i];
+        if (seg->state == SEGMENT_SEALED || seg->end == 0)
+            continue;
+        int r = disk_file_sync(seg->file);
+        if (r < 0) {
+            log_err("spool segment=%" PRIu64 " cannot be synced err=%d", seg->id, -r);
+            return r;
+        }
+    }
+    return 0;
+}
+
 static int recover_segments(struct scan *c)
 {
     struct spool *s = c->s;
@@ -221,7 +241,7 @@ static int recover_segments(struct scan *c)
         s->facts.recovered_segments++;
     }
     s->durable_sequence = s->next_sequence;
-    return 0;
+    return sync_scanned(c);
 }
 
 int recovery_run(struct spool *s)

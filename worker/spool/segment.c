@@ -3,8 +3,8 @@
  *
  * Invariants: the list ascends by id; ids are given out once, even to a segment whose first write
  * failed, so that bytes of an earlier life never carry the id of a file they lie in. A segment
- * leaves only when nothing in it lives, nobody reads it, and a younger segment holds a durable
- * snapshot of what it said about the shard.
+ * leaves only when nothing in it lives and the records that say so are durable, nobody reads it, and
+ * a younger segment holds a durable snapshot of what it said about the shard.
  *
  * Order: oldest first, so that no fate is lost before the message that it concerns. Exception: a
  * segment that holds nothing but snapshots says nothing about any message and may leave from the
@@ -328,7 +328,8 @@ static bool can_leave(const struct spool *s, const struct segment *seg)
 {
     return seg != s->current && seg->live_bytes <= 0 && seg->reads == 0 && seg != s->seal.segment &&
            seg != s->compact.segment && seg->durable_end == seg->end &&
-           seg->id < s->snapshot_durable;
+           seg->id < s->snapshot_durable && !s->keep &&
+           s->durable_sequence >= seg->needed_sequence && s->durable_sequence >= s->needed_sequence;
 }
 
 static struct segment *leaving(const struct spool *s)

@@ -254,6 +254,15 @@ void spool_live(struct spool *s, uint64_t segment, int64_t bytes)
         return;
     seg->live_bytes += bytes;
     s->live_bytes += bytes;
+    if (bytes < 0)
+        seg->needed_sequence = s->next_sequence;
+}
+
+void spool_keep(struct spool *s, bool keep)
+{
+    if (s->keep && !keep)
+        s->needed_sequence = s->next_sequence;
+    s->keep = keep;
 }
 
 void spool_usage(const struct spool *s, struct spool_usage *out)

@@ -102,6 +102,8 @@ enum spool_health spool_health(const struct spool *s);
 
 /* Bytes of living messages by segment: the owner adds when a record begins to matter and subtracts when it no longer does. */
 void spool_live(struct spool *s, uint64_t segment, int64_t bytes);
+/* True: the owner has fates that it could not append. No segment leaves until they are in the log and durable. */
+void spool_keep(struct spool *s, bool keep);
 /* The copy asked for by owner->copy is durable (0) or failed; the next one follows. */
 void spool_copied(struct spool *s, int res);
 

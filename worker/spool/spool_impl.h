@@ -76,6 +76,7 @@ struct segment {
     uint64_t next_sequence;  /* one beyond its last durable record */
     uint64_t record_bytes;   /* of all records, without batch heads and padding to blocks */
     int64_t live_bytes;      /* of these, what the owner still needs */
+    uint64_t needed_sequence; /* what was appended before it ended what lived here: durable before the segment leaves */
     uint32_t lasting;        /* records other than snapshots */
     uint32_t reads;          /* in flight */
     uint32_t footer_at;      /* SEALED */
@@ -145,6 +146,8 @@ struct spool {
     uint32_t filled_count;   /* of them, in state SEGMENT_FILLED */
     struct segment *current; /* NULL: the next append begins one */
     uint64_t next_segment, next_sequence, durable_sequence;
+    uint64_t needed_sequence; /* of all segments, see spool_keep */
+    bool keep;
 
     uint32_t spares[SPARES_MAX];
     uint32_t spare_count, spare_next;
