@@ -141,6 +141,16 @@ static void stop_waiting(struct intake_part *p)
     p->next_waiting = NULL;
 }
 
+static void waiting_add(struct intake_part *p, struct intake_part **list)
+{
+    MUST(p->waiting_link == NULL);
+    p->next_waiting = *list;
+    p->waiting_link = list;
+    if (p->next_waiting != NULL)
+        p->next_waiting->waiting_link = &p->next_waiting;
+    *list = p;
+}
+
 static void part_free(struct intake_part *p)
 {
     stop_waiting(p);
@@ -165,13 +175,8 @@ static void wait_for_owner(struct intake_part *p)
         part_done(p, -ETIMEDOUT);
         return;
     }
-    if (p->waiting_link == NULL) {
-        p->next_waiting = in->waiting;
-        p->waiting_link = &in->waiting;
-        if (p->next_waiting != NULL)
-            p->next_waiting->waiting_link = &p->next_waiting;
-        in->waiting = p;
-    }
+    if (p->waiting_link == NULL)
+        waiting_add(p, &in->waiting);
     if (!timer_is_set(&in->timer))
         timer_set(in->set.wheel, &in->timer, RETRY_MS);
 }
@@ -505,13 +510,17 @@ void intake_on_ack(struct intake *in, struct peer *from, const struct exchange_f
 
 void intake_fail_peer(struct intake *in, struct peer *peer)
 {
-    struct intake_part *next;
-    for (struct intake_part *p = in->all; p != NULL; p = next) {
-        next = p->next_all;
+    struct intake_part *failed = NULL; /* an outcome may end other parts: those leave this list by themselves */
+    for (struct intake_part *p = in->all; p != NULL; p = p->next_all) {
         if (p->peer != peer)
             continue;
         p->peer = NULL;
         if (p->state == PART_SENT)
-            part_done(p, -ECONNRESET);
+            waiting_add(p, &failed);
+    }
+    while (failed != NULL) {
+        struct intake_part *p = failed;
+        stop_waiting(p);
+        part_done(p, -ECONNRESET);
     }
 }

@@ -252,6 +252,11 @@ void worker_drain(struct worker *w, uint32_t seconds)
     w->phase = WORKER_DRAINING;
     timer_stop(&w->wheel, &w->shard_timer);
     smtp_servers_drain(w->servers);
+    /* Ours are copies as long as the master lives; when it died they are the last, and clients must not be steered
+       to sockets at which nobody accepts any more. */
+    for (uint32_t i = 0; i < w->listener_count; i++)
+        close(w->listener_fds[i]);
+    w->listener_count = 0;
     w->queue.draining = true;
     deliver_drain(w->queue.deliver);
 }

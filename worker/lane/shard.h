@@ -17,6 +17,7 @@ struct shard {
     struct spool *spool;
     uint32_t number;
     struct ledger ledger;
+    struct ledger unlogged;  /* of ledger: fates whose record is not in the log yet */
     uint64_t pending;        /* recipients appended, not yet durable */
     uint64_t recovered, damaged;
     struct note *unwritten;  /* outcomes that the spool refused or failed: written again */

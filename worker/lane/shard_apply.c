@@ -324,6 +324,11 @@ static void snapshot(void *ctx)
     struct writer w = writer_of(meta, sizeof meta);
     struct ledger l = s->ledger;
     l.accepted += s->pending; /* their ENQ is in the log before this record */
+    l.delivered -= s->unlogged.delivered; /* and these are not */
+    l.bounced -= s->unlogged.bounced;
+    l.expired -= s->unlogged.expired;
+    l.deleted -= s->unlogged.deleted;
+    l.handed_over -= s->unlogged.handed_over;
     ledger_put(&w, &l);
     struct spool_append a = {.type = RECORD_LEDGER, .meta = span_of(meta, w.n), .fate = true};
     struct record_place p;

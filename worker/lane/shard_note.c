@@ -15,18 +15,35 @@ struct note {
     struct spool_wait *user;
     struct lane *lane;
     enum record_type type;
+    enum fate fate;         /* FATE_NONE: the ledger does not count it */
+    uint32_t fate_count;
     uint32_t meta_bytes, reply_bytes;
     uint8_t data[];
 };
+
+/* The ledger counts a fate when it is decided, a snapshot only what precedes it in the log: the append itself may begin a segment
+   and take one. */
+static void count_unlogged(struct note *n, int sign)
+{
+    if (n->fate != FATE_NONE)
+        ledger_count(&n->shard->unlogged, n->fate, (uint64_t)((int64_t)n->fate_count * sign));
+}
+
+static void postpone(struct note *n)
+{
+    n->next = n->shard->unwritten;
+    n->shard->unwritten = n;
+    n->shard->queue->paused = true;
+    spool_keep(n->shard->spool, true);
+}
 
 static void on_note_durable(struct spool_wait *w, int res)
 {
     struct note *n = (struct note *)((char *)w - offsetof(struct note, wait));
     if (res != 0) {
         n->shard->queue->env.stats->commit_failures++;
-        n->next = n->shard->unwritten;
-        n->shard->unwritten = n;
-        n->shard->queue->paused = true;
+        count_unlogged(n, 1);
+        postpone(n);
         return;
     }
     struct spool_wait *user = n->user;
@@ -47,8 +64,10 @@ static int note_write(struct note *n)
                              .fate = true};
     struct record_place p;
     int r = spool_append(n->shard->spool, &a, &n->wait, &p);
-    if (r == 0)
+    if (r == 0) {
         n->lane->position++;
+        count_unlogged(n, -1);
+    }
     return r;
 }
 
@@ -61,6 +80,10 @@ void shard_note(struct shard *s, const struct note_facts *f, struct spool_wait *
     struct note *n = malloc(sizeof *n + room + reply.n);
     MUST(n != NULL); /* an outcome must not be lost; a restart recovers */
     *n = (struct note){.shard = s, .user = user, .lane = f->lane, .type = f->type};
+    if (f->type == RECORD_DONE)
+        n->fate = (enum fate)f->outcome.fate;
+    n->fate_count = f->outcome.count;
+    count_unlogged(n, 1);
     n->wait.on_durable = on_note_durable;
     struct writer w = writer_of(n->data, room);
     outcome_put(&w, &f->outcome);
@@ -69,11 +92,8 @@ void shard_note(struct shard *s, const struct note_facts *f, struct spool_wait *
     n->reply_bytes = (uint32_t)reply.n;
     if (reply.n > 0)
         memcpy(n->data + w.n, reply.p, reply.n);
-    if (note_write(n) != 0) {
-        n->next = s->unwritten;
-        s->unwritten = n;
-        s->queue->paused = true;
-    }
+    if (note_write(n) != 0)
+        postpone(n);
 }
 
 /* Oldest first, although order between different messages does not matter: a note is the last word on its recipients. */
@@ -110,6 +130,7 @@ void shard_turn_notes(struct queue *q)
         struct shard *s = q->shards[i];
         if (s->unwritten != NULL)
             write_again(s);
+        spool_keep(s->spool, s->unwritten != NULL);
         left = left || s->unwritten != NULL || spool_health(s->spool) == SPOOL_SICK;
     }
     if (q->paused && !left)
