@@ -517,12 +517,13 @@ void server_on_filled(struct smtp_server *s, size_t n)
         if (give_chunk(s))
             return;
     }
-    size_t room = chunk_room(t);
-    if (t->skip || !reserve(t, room)) {
+    if (!t->skip && !reserve(t, chunk_room(t)))
         skip(t, "451 4.3.0 Out of memory, try again later\r\n");
+    if (t->skip) { /* also when the chunk before could not be given away: the content has gone */
         leave_direct(s);
         return;
     }
+    size_t room = chunk_room(t);
     conn_recv_into(s->conn, t->content->rest + t->content->rest_bytes, room, false);
 }
 
