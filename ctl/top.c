@@ -181,7 +181,7 @@ static const struct grid_column lane_columns[] = {
     {"DELIVERED", "delivered", GRID_COUNT, GRID_FIXED},
 };
 
-/* {"number/worker": lane} of the earlier sample: 4,096 lanes are too many to search per lane. */
+/* {"number:worker": lane} of the earlier sample: 4,096 lanes are too many to search per lane. */
 static json_t *index_lanes(const json_t *stats)
 {
     json_t *index = json_object();
@@ -190,7 +190,7 @@ static json_t *index_lanes(const json_t *stats)
     json_array_foreach(json_object_get(stats, "lanes"), i, lane)
     {
         char key[64];
-        (void)snprintf(key, sizeof key, "%.0f/%.0f", json_number(lane, "number", 0),
+        (void)snprintf(key, sizeof key, "%.0f:%.0f", json_number(lane, "number", 0),
                        json_number(lane, "worker", 0));
         (void)json_object_set(index, key, lane);
     }
@@ -226,7 +226,7 @@ static json_t *lane_rows(const struct top_frame *f, double seconds, size_t limit
     json_array_foreach(lanes, i, b)
     {
         char key[64];
-        (void)snprintf(key, sizeof key, "%.0f/%.0f", json_number(b, "number", 0),
+        (void)snprintf(key, sizeof key, "%.0f:%.0f", json_number(b, "number", 0),
                        json_number(b, "worker", 0));
         const json_t *a = json_object_get(index, key);
         list[i] = json_pack(
