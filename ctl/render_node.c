@@ -138,8 +138,9 @@ static const struct {
 };
 
 /*
- * accepted (+ taken over) = delivered + bounced + expired + deleted + queued + handed over, per
- * recipient. The node's own balance and the sum of the figures are both looked at: if only one of
+ * accepted = delivered + bounced + expired + deleted + queued + handed over, per
+ * recipient. What a shard took over from another is within accepted, as it is handed over there.
+ * The node's own balance and the sum of the figures are both looked at: if only one of
  * them were off, a counter would be wrong, and that must not pass as balanced.
  */
 int render_ledger(struct cli *c, const json_t *answer)
@@ -147,12 +148,12 @@ int render_ledger(struct cli *c, const json_t *answer)
     const struct view *v = &c->view;
     char number[VIEW_NUMBER_BYTES];
     double taken = json_number(answer, "taken_over", 0);
-    double have = json_number(answer, "accepted", 0) + taken;
+    double have = json_number(answer, "accepted", 0);
     double sum = 0;
 
-    view_fmt(v, "accepted %s", unit_count(have - taken, number));
+    view_fmt(v, "accepted %s", unit_count(have, number));
     if (taken > 0)
-        view_fmt(v, " + taken over %s", unit_count(taken, number));
+        view_fmt(v, " (%s taken over)", unit_count(taken, number));
     for (size_t i = 0; i < ARRAY_COUNT(fates); i++) {
         double n = json_number(answer, fates[i].field, 0);
         sum += n;

@@ -269,7 +269,7 @@ static void test_ledger(void **state)
         {"{\"accepted\":10,\"delivered\":4,\"bounced\":1,\"expired\":1,\"deleted\":1,\"queued\":2,"
          "\"handed_over\":1,\"balance\":0}",
          CLI_OK},
-        {"{\"accepted\":10,\"taken_over\":2,\"delivered\":12}", CLI_OK},
+        {"{\"accepted\":12,\"taken_over\":2,\"handed_over\":2,\"delivered\":10}", CLI_OK},
         {"{\"accepted\":10,\"delivered\":9}", CLI_ERROR},
         {"{\"accepted\":10,\"delivered\":11}", CLI_ERROR},
         {"{\"accepted\":10,\"delivered\":10,\"balance\":1}", CLI_ERROR},
