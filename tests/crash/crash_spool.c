@@ -87,7 +87,8 @@ static void work(struct model *m, unsigned steps)
         model_step(m);
 }
 
-/* The power goes; or, sometimes, only the process does: what it had given to the disk is still done. */
+/* The power goes; or, sometimes, only the process does: what it had given to the disk is still
+ * done. */
 static void crash(struct model *m)
 {
     struct spool_usage u;

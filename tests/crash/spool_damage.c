@@ -18,7 +18,13 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { SEGMENT = 64 << 10, RECORDS_MAX = 400, BATCH_HEAD = RECORD_HEAD_BYTES + 16, TURNS = 400 };
+enum {
+    SEGMENT = 64 << 10,
+    RECORDS_MAX = 400,
+    BATCH_HEAD = RECORD_HEAD_BYTES + 16,
+    TURNS = 400,
+    FORGED_MESSAGE = 2
+};
 
 struct found_record {
     uint32_t offset, bytes, batch;
@@ -57,6 +63,15 @@ static void drain(struct model *m)
     MUST(m->waits == NULL);
 }
 
+static void finish_build(void)
+{
+    memcpy(t.messages, t.model->messages, sizeof t.messages);
+    sim_disk_crash();
+    model_close(t.model);
+    name_of(t.name[0], 1);
+    name_of(t.name[1], 2);
+}
+
 /* Messages in commits of one to four, some with chunks, some already delivered; `count` of them. */
 static void build(unsigned count, bool hostile)
 {
@@ -64,7 +79,7 @@ static void build(unsigned count, bool hostile)
     sim_disk_init(7);
     t.model = model_create(7, &s);
     struct model *m = t.model;
-    m->tame = !hostile;
+    m->bodies = hostile ? BODIES_MIXED : BODIES_TAME;
     MUST(model_open(m) == 0);
     for (unsigned i = 0; i < count; i++) {
         uint32_t bytes = (uint32_t)(30 + rng_below(&m->rng, 300));
@@ -75,11 +90,24 @@ static void build(unsigned count, bool hostile)
             MUST(model_outcome(m, RECORD_DONE, i - 2, m->messages[i - 2].rcpts) == 0);
     }
     drain(m);
-    memcpy(t.messages, m->messages, sizeof t.messages);
-    sim_disk_crash();
-    model_close(m);
-    name_of(t.name[0], 1);
-    name_of(t.name[1], 2);
+    finish_build();
+}
+
+/* In the middle of a commit in the middle of the log, a message whose body imitates records. */
+static void build_forged(void)
+{
+    struct spool_settings s = {.segment_bytes = SEGMENT, .spare_count = 2};
+    sim_disk_init(7);
+    t.model = model_create(7, &s);
+    struct model *m = t.model;
+    MUST(model_open(m) == 0);
+    for (unsigned i = 0; i < 10; i++) {
+        m->bodies = i == FORGED_MESSAGE ? BODIES_HOSTILE : BODIES_TAME;
+        MUST(model_enqueue(m, i == FORGED_MESSAGE ? 16000 : 100, 0) == 0);
+        if (i == 1 || i >= 6)
+            drain(m);
+    }
+    finish_build();
 }
 
 static unsigned message_of(const struct record_head *h, const uint8_t *meta)
@@ -268,6 +296,14 @@ int main(int argc, char **argv)
     survey(t.name[0]);
     flip_all(t.name[0], t.log_end + 2 * LIMIT_BLOCK_BYTES, true, false);
     end("one byte changed in the last segment");
+
+    build_forged();
+    survey(t.name[0]);
+    for (unsigned i = 0; i < t.record_count; i++) {
+        for (uint32_t k = 0; k < RECORD_HEAD_BYTES && t.records[i].message == FORGED_MESSAGE; k++)
+            flip(t.name[0], t.records[i].offset + k, 0x55, true, false);
+    }
+    end("a message with forged records loses its head");
 
     build(16, false);
     survey(t.name[0]);

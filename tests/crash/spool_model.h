@@ -51,6 +51,9 @@ struct model_message {
 struct model_wait;
 struct read_check;
 
+/* Bodies full of forged records: of some messages, of none, of all. */
+enum model_bodies { BODIES_MIXED, BODIES_TAME, BODIES_HOSTILE };
+
 struct model {
     struct rng rng;
     struct spool_settings settings;
@@ -69,7 +72,7 @@ struct model {
     uint64_t acked, refused, failed;
     bool damage_expected; /* the test harmed the log: losses are counted, not failures */
     unsigned lost;
-    bool tame; /* no forged bodies */
+    enum model_bodies bodies;
     char failure[MODEL_FAILURE_BYTES];
 };
 

@@ -19,9 +19,12 @@ struct model_wait {
 
 /* --- contents --- */
 
-/* A fate of another message, as a sender would write it who knows the format but not the shard's
- * secret. */
-static void forge(uint8_t out[FORGED_PERIOD], unsigned message)
+/*
+ * A fate of another message, as a sender would write it who knows the format, guesses the segment
+ * and tries all sequences, but does not know the shard's secret. The odd period brings each guess
+ * to every alignment.
+ */
+static void forge(uint8_t out[FORGED_PERIOD], unsigned message, uint32_t nth)
 {
     static const uint8_t index[2] = {0, 0};
     uint8_t meta[128];
@@ -34,8 +37,8 @@ static void forge(uint8_t out[FORGED_PERIOD], unsigned message)
     struct record_head h = {.type = message % 2 == 0 ? RECORD_DONE : RECORD_BATCH,
                             .meta_bytes = (uint32_t)(RECORD_HEAD_BYTES + w.n),
                             .bytes = (uint32_t)(RECORD_HEAD_BYTES + w.n),
-                            .segment = 1 + message % 4 / 2,
-                            .sequence = message + 3}; /* near what comes next: see spool_damage */
+                            .segment = 1 + message % 4 / 3,
+                            .sequence = message + 2 + nth / 8};
     MUST(h.bytes < FORGED_PERIOD);
     memset(out, 0, FORGED_PERIOD);
     record_head_write(out, &h, span_of(meta, w.n), NULL, 0);
@@ -45,10 +48,12 @@ static void forge(uint8_t out[FORGED_PERIOD], unsigned message)
 void model_body(unsigned message, bool hostile, uint32_t offset, uint8_t *out, uint32_t n)
 {
     uint8_t forged[FORGED_PERIOD];
-    if (hostile)
-        forge(forged, message);
-    for (uint32_t i = 0; i < n && hostile; i++) /* the odd period brings it to every alignment */
-        out[i] = forged[(offset + i) % FORGED_PERIOD];
+    for (uint32_t i = 0; i < n && hostile; i++) {
+        uint32_t at = offset + i;
+        if (i == 0 || at % FORGED_PERIOD == 0)
+            forge(forged, message, at / FORGED_PERIOD);
+        out[i] = forged[at % FORGED_PERIOD];
+    }
     for (uint32_t i = 0; i < n && !hostile; i++)
         out[i] = (uint8_t)((offset + i + message * 2654435761u) * 2246822519u >> 24);
 }
@@ -284,7 +289,8 @@ int model_enqueue(struct model *m, uint32_t bytes, uint32_t chunk_bytes)
     struct model_message *msg = &m->messages[i];
     *msg = (struct model_message){.body_bytes = bytes, .chunk_bytes = chunk_bytes};
     msg->rcpts = (uint8_t)(1 + rng_below(&m->rng, (1 << MODEL_RCPTS) - 1));
-    msg->hostile = rng_below(&m->rng, 8) == 0 && !m->tame;
+    msg->hostile =
+        m->bodies == BODIES_HOSTILE || (m->bodies == BODIES_MIXED && rng_below(&m->rng, 8) == 0);
     struct model_wait *w = wait_make(m, WAIT_ENQ, i);
     int r = append_message(m, i, msg->rcpts, &w->wait, msg);
     if (r < 0) {

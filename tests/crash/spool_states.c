@@ -373,6 +373,51 @@ static void test_visible(void)
     end(m);
 }
 
+/* Sparse segments are compacted, and then there is an end to it: even where padding is most of the
+ * log. */
+static void test_compaction(void)
+{
+    static const uint32_t sizes[] = {100, MAIL_BYTES, 20000};
+    for (unsigned k = 0; k < ARRAY_COUNT(sizes); k++) {
+        struct model *m = start("compaction", 2000ull * SEGMENT, 0);
+        struct spool_usage u, later;
+        CHECK(m, model_open(m) == 0);
+        for (unsigned i = 0; i < 900; i++) {
+            CHECK(m, model_enqueue(m, sizes[k], 0) == 0);
+            model_drain(m, TURNS);
+        }
+        for (unsigned i = 0; i < 900; i++) {
+            if (i % 10 != 0)
+                CHECK(m, model_outcome(m, RECORD_DONE, i, m->messages[i].rcpts) == 0);
+            if (i % 16 == 0)
+                model_drain(m, TURNS);
+        }
+        for (unsigned i = 0; i < 400; i++)
+            model_drain(m, 4);
+        spool_usage(m->spool, &u);
+        CHECK(m, u.copied_messages > 0);
+        CHECK(m, u.segments <= 1 + 8 + 4 * (u.live_bytes / SEGMENT + 1));
+        for (unsigned i = 0; i < 100; i++)
+            model_drain(m, 4);
+        spool_usage(m->spool, &later);
+        CHECK(m, later.copied_messages == u.copied_messages);
+        /* Held mail that came one by one is mostly padding: it is not copied around for ever. */
+        for (unsigned i = 0; i < 90; i++) {
+            CHECK(m, model_enqueue(m, sizes[k], 0) == 0);
+            model_drain(m, TURNS);
+        }
+        for (unsigned i = 0; i < 400; i++)
+            model_drain(m, 4);
+        spool_usage(m->spool, &u);
+        for (unsigned i = 0; i < 100; i++)
+            model_drain(m, 4);
+        spool_usage(m->spool, &later);
+        CHECK(m, later.copied_messages == u.copied_messages);
+        restart(m);
+        end(m);
+    }
+}
+
 int main(int argc, char **argv)
 {
     bool verbose = argc > 1 && strcmp(argv[1], "-v") == 0;
@@ -387,5 +432,6 @@ int main(int argc, char **argv)
     test_no_footer();
     test_ledger();
     test_visible();
+    test_compaction();
     return 0;
 }

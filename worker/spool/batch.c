@@ -45,8 +45,22 @@ void waits_call(struct waits *l, int res)
     }
 }
 
+enum { ARENA_BYTES = BATCH_KEPT_MAX * LIMIT_BATCH_BYTES };
+
+/* The usual few buffers are one piece, so that they lie on huge pages and are registered once. */
+static void arena_make(struct spool *s)
+{
+    s->arena = disk_alloc(s->disk, ARENA_BYTES);
+    while (s->arena != NULL && s->kept_count < BATCH_KEPT_MAX) {
+        s->kept[s->kept_count] = s->arena + (size_t)s->kept_count * LIMIT_BATCH_BYTES;
+        s->kept_count++;
+    }
+}
+
 static uint8_t *buffer_get(struct spool *s)
 {
+    if (s->arena == NULL)
+        arena_make(s);
     if (s->kept_count > 0)
         return s->kept[--s->kept_count];
     return disk_alloc(s->disk, LIMIT_BATCH_BYTES);
@@ -54,10 +68,12 @@ static uint8_t *buffer_get(struct spool *s)
 
 static void buffer_put(struct spool *s, uint8_t *buf)
 {
-    if (s->kept_count < BATCH_KEPT_MAX)
+    if (s->arena != NULL && buf >= s->arena && buf < s->arena + ARENA_BYTES) {
+        MUST(s->kept_count < BATCH_KEPT_MAX);
         s->kept[s->kept_count++] = buf;
-    else
-        disk_free(s->disk, buf, LIMIT_BATCH_BYTES);
+        return;
+    }
+    disk_free(s->disk, buf, LIMIT_BATCH_BYTES);
 }
 
 /* Where a batch opened now would begin. */
@@ -238,8 +254,10 @@ void batch_free_all(struct spool *s)
 {
     while (s->queue != NULL)
         batch_free(s, pop(s));
-    while (s->kept_count > 0)
-        disk_free(s->disk, s->kept[--s->kept_count], LIMIT_BATCH_BYTES);
+    if (s->arena != NULL)
+        disk_free(s->disk, s->arena, ARENA_BYTES);
+    s->arena = NULL;
+    s->kept_count = 0;
     s->open = NULL;
     s->in_flight = false;
 }

@@ -69,17 +69,18 @@ struct segment {
     uint64_t id;
     struct disk_file *file;
     enum segment_state state;
-    uint32_t bytes;          /* of the file */
-    uint32_t end;            /* where the next batch begins; places below it are taken */
-    uint32_t durable_end;    /* records below it may be read */
-    uint64_t first_sequence; /* 0: holds no batch */
-    uint64_t next_sequence;  /* one beyond its last durable record */
-    uint64_t record_bytes;   /* of all records, without batch heads and padding to blocks */
-    int64_t live_bytes;      /* of these, what the owner still needs */
-    uint64_t needed_sequence; /* what was appended before it ended what lived here: durable before the segment leaves */
-    uint32_t lasting;        /* records other than snapshots */
-    uint32_t reads;          /* in flight */
-    uint32_t footer_at;      /* SEALED */
+    uint32_t bytes;           /* of the file */
+    uint32_t end;             /* where the next batch begins; places below it are taken */
+    uint32_t durable_end;     /* records below it may be read */
+    uint64_t first_sequence;  /* 0: holds no batch */
+    uint64_t next_sequence;   /* one beyond its last durable record */
+    uint64_t record_bytes;    /* of all records, without batch heads and padding to blocks */
+    int64_t live_bytes;       /* of these, what the owner still needs */
+    uint64_t needed_sequence; /* what was appended before it ended what lived here: durable before
+                                 the segment leaves */
+    uint32_t lasting;         /* records other than snapshots */
+    uint32_t reads;           /* in flight */
+    uint32_t footer_at;       /* SEALED */
     uint32_t footer_bytes;
     bool suspect;         /* a write to it failed: never used again */
     struct footer footer; /* CURRENT and FILLED */
@@ -163,6 +164,7 @@ struct spool {
     bool in_flight;
     struct disk_op commit_op;
     uint32_t commit_bytes;
+    uint8_t *arena; /* BATCH_KEPT_MAX buffers */
     uint8_t *kept[BATCH_KEPT_MAX];
     uint32_t kept_count;
     struct waits sync_now; /* spool_sync with nothing pending */
