@@ -16,30 +16,33 @@
 #include "proto/limits.h"
 
 enum record_type {
-    RECORD_BATCH = 1,  /* head of a commit; private to the spool */
-    RECORD_ENQ,        /* a message: envelope + trace + body, or references to body chunks */
-    RECORD_BODY,       /* a chunk of a large body; precedes its ENQ */
-    RECORD_DOT,        /* the final dot is about to be sent */
-    RECORD_DONE,       /* fate of recipients */
-    RECORD_DEFER,      /* an attempt failed for now: attempt count, next time, last reply */
-    RECORD_STATE,      /* throttles, back-off, warm-up, reputation of a lane (opaque) */
-    RECORD_OWN, RECORD_FROZEN, RECORD_GIVEN, RECORD_TAIL, /* moves */
-    RECORD_LEDGER,     /* totals of the shard at the start of a segment */
-    RECORD_INDEX,      /* footer of a sealed segment; private to the spool */
+    RECORD_BATCH = 1, /* head of a commit; private to the spool */
+    RECORD_ENQ,       /* a message: envelope + trace + body, or references to body chunks */
+    RECORD_BODY,      /* a chunk of a large body; precedes its ENQ */
+    RECORD_DOT,       /* the final dot is about to be sent */
+    RECORD_DONE,      /* fate of recipients */
+    RECORD_DEFER,     /* an attempt failed for now: attempt count, next time, last reply */
+    RECORD_STATE,     /* throttles, back-off, warm-up, reputation of a lane (opaque) */
+    RECORD_OWN,
+    RECORD_FROZEN,
+    RECORD_GIVEN,
+    RECORD_TAIL,   /* moves */
+    RECORD_LEDGER, /* totals of the shard at the start of a segment */
+    RECORD_INDEX,  /* footer of a sealed segment; private to the spool */
     RECORD_TYPE_COUNT
 };
 
 struct record_head {
     uint8_t type;
     uint8_t flags;
-    uint32_t bytes;       /* whole record, head included, without padding */
-    uint32_t meta_bytes;  /* head + meta: what the index keeps */
-    uint32_t lane;        /* 0: concerns the shard */
+    uint32_t bytes;      /* whole record, head included, without padding */
+    uint32_t meta_bytes; /* head + meta: what the index keeps */
+    uint32_t lane;       /* 0: concerns the shard */
     uint32_t epoch;
-    uint32_t salt;        /* secret of the shard: what a hostile body holds cannot pass for a record */
-    uint64_t position;    /* of the lane, 1, 2, ...; 0 for the shard's own */
-    uint64_t segment;     /* id of the segment it was written to */
-    uint64_t sequence;    /* of the shard, +1 a record */
+    uint32_t salt;     /* secret of the shard: what a hostile body holds cannot pass for a record */
+    uint64_t position; /* of the lane, 1, 2, ...; 0 for the shard's own */
+    uint64_t segment;  /* id of the segment it was written to */
+    uint64_t sequence; /* of the shard, +1 a record */
 };
 enum { RECORD_HEAD_BYTES = 56 };
 
@@ -71,9 +74,9 @@ enum enq_flags {
 /* State of one recipient in the queue, as written by ENQ (new or copied). */
 enum rcpt_state {
     RCPT_QUEUED,
-    RCPT_BOUNCE_DUE,  /* failed for good; the DSN is still owed */
-    RCPT_HELD,        /* this message held by the operator */
-    RCPT_PARKED       /* poison or damaged: not tried, reported */
+    RCPT_BOUNCE_DUE, /* failed for good; the DSN is still owed */
+    RCPT_HELD,       /* this message held by the operator */
+    RCPT_PARKED      /* poison or damaged: not tried, reported */
 };
 /* Fate of one recipient: exactly one is recorded. */
 enum fate {
@@ -87,13 +90,13 @@ enum fate {
 };
 
 struct enq_rcpt {
-    uint16_t index;       /* within the message as accepted: part of the delivery id */
-    uint8_t state;        /* enum rcpt_state */
-    uint8_t reason;       /* enum reason */
+    uint16_t index; /* within the message as accepted: part of the delivery id */
+    uint8_t state;  /* enum rcpt_state */
+    uint8_t reason; /* enum reason */
     uint16_t attempts;
-    uint64_t due_unix_s;  /* next attempt, 0 = now */
-    struct span address;  /* local@domain as given */
-    struct span orcpt;    /* RFC 3461 parameters as given, may be empty */
+    uint64_t due_unix_s; /* next attempt, 0 = now */
+    struct span address; /* local@domain as given */
+    struct span orcpt;   /* RFC 3461 parameters as given, may be empty */
     struct span notify;
 };
 struct enq_chunk {
@@ -104,21 +107,21 @@ struct enq {
     struct msg_id id;
     uint64_t received_unix_ms;
     uint32_t lifetime_s;
-    uint8_t class_;         /* 0 bulk, 1 transactional */
-    uint16_t flags;         /* enum enq_flags */
-    uint32_t dots;          /* stuffed dots: raw bytes = body_bytes - dots */
-    uint64_t body_bytes;    /* wire form, without trace and final dot */
+    uint8_t class_;      /* 0 bulk, 1 transactional */
+    uint16_t flags;      /* enum enq_flags */
+    uint32_t dots;       /* stuffed dots: raw bytes = body_bytes - dots */
+    uint64_t body_bytes; /* wire form, without trace and final dot */
     uint32_t
         trace_bytes; /* the rest begins with the trace field; then the body when chunk_count == 0 */
     struct ip client;
-    struct span tenant;     /* name */
+    struct span tenant; /* name */
     struct span helo;
     struct span sender;     /* address, empty for <> */
     struct span envid, ret; /* RFC 3461 */
     uint16_t rcpt_count;
-    struct span rcpts;      /* encoded: enq_rcpt_next */
+    struct span rcpts; /* encoded: enq_rcpt_next */
     uint16_t chunk_count;
-    struct span chunks;     /* encoded: enq_chunk_next */
+    struct span chunks; /* encoded: enq_chunk_next */
 };
 /* Meta of an ENQ without recipients and chunks ... */
 void enq_put(struct writer *w, const struct enq *e);
@@ -137,8 +140,8 @@ NODISCARD int body_read(struct span meta, struct msg_id *id, uint32_t *ordinal);
 /* --- DOT, DONE, DEFER: one outcome for a set of recipients of one message --- */
 struct outcome {
     struct msg_id id;
-    uint8_t fate;            /* DONE */
-    uint8_t reason;          /* enum reason */
+    uint8_t fate;    /* DONE */
+    uint8_t reason;  /* enum reason */
     bool bounce_due; /* DONE with FATE_BOUNCED or FATE_EXPIRED: a DSN is owed, keep the message */
     uint16_t attempts;
     uint64_t at_unix_ms;
@@ -146,7 +149,7 @@ struct outcome {
     struct ip local, remote; /* zero when none */
     struct span remote_name;
     uint16_t count;
-    struct span indices;     /* count x u16, little-endian */
+    struct span indices; /* count x u16, little-endian */
     struct span
         reply; /* the rest of the record: remote reply or own diagnostic; not in the index */
 };

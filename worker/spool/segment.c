@@ -3,8 +3,8 @@
  *
  * Invariants: the list ascends by id; ids are given out once, even to a segment whose first write
  * failed, so that bytes of an earlier life never carry the id of a file they lie in. A segment
- * leaves only when nothing in it lives and the records that say so are durable, nobody reads it, and
- * a younger segment holds a durable snapshot of what it said about the shard.
+ * leaves only when nothing in it lives and the records that say so are durable, nobody reads it,
+ * and a younger segment holds a durable snapshot of what it said about the shard.
  *
  * Order: oldest first, so that no fate is lost before the message that it concerns. Exception: a
  * segment that holds nothing but snapshots says nothing about any message and may leave from the
