@@ -102,6 +102,7 @@ void config_free(struct config **c)
     lookup_free(&x->lookup);
     free(x->listeners);
     free(x->relay_from);
+    free(x->refuse_from);
     free(x->relay_domains);
     free(x->pools);
     free(x->lanes);

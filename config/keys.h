@@ -71,6 +71,7 @@ enum key_scope {
 enum key_list {
     LIST_NONE,
     LIST_RELAY_FROM,
+    LIST_REFUSE_FROM,
     LIST_RELAY_DOMAINS,
     LIST_POOLS,
     LIST_LANES,

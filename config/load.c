@@ -28,6 +28,7 @@ struct list_shape {
 };
 static const struct list_shape shapes[LIST_COUNT] = {
     [LIST_RELAY_FROM] = {sizeof(struct ip_net), LIMIT_NETS, "networks"},
+    [LIST_REFUSE_FROM] = {sizeof(struct ip_net), LIMIT_NETS, "networks"},
     [LIST_RELAY_DOMAINS] = {LIMIT_DOMAIN_BYTES + 1, 16384, "domains"},
     [LIST_POOLS] = {sizeof(struct config_pool), LIMIT_POOLS, "pools"},
     [LIST_LANES] = {sizeof(struct config_lane), LIMIT_LANES, "lanes"},
@@ -362,6 +363,7 @@ static void hand_over(struct loader *l)
         uint32_t *count;
     } const places[] = {
         {LIST_RELAY_FROM, &c->relay_from, &c->relay_from_count},
+        {LIST_REFUSE_FROM, &c->refuse_from, &c->refuse_from_count},
         {LIST_RELAY_DOMAINS, &c->relay_domains, &c->relay_domain_count},
         {LIST_POOLS, &c->pools, &c->pool_count},
         {LIST_LANES, &c->lanes, &c->lane_count},

@@ -344,6 +344,7 @@ void record_read(struct loader *l, enum key_list id, struct node *item)
         return;
     case LIST_NONE:
     case LIST_RELAY_FROM:
+    case LIST_REFUSE_FROM:
     case LIST_RELAY_DOMAINS:
     case LIST_TENANT_NETS:
     case LIST_SUFFIXES:

@@ -219,15 +219,26 @@ static void put_providers(const struct shown *s)
     }
 }
 
-static void put_relay_from(const struct shown *s)
+static void put_net_list(const struct shown *s, enum key_list list, const struct ip_net *nets,
+                         uint32_t count)
 {
     static const struct config_key net = {.type = KEY_NET};
-    for (uint32_t i = 0; i < s->l->c->relay_from_count; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         text_puts(s->out, "  - ");
-        value_format(&net, &s->l->c->relay_from[i], s->out);
-        put_source(s, node_of(s, LIST_RELAY_FROM, i), false);
+        value_format(&net, &nets[i], s->out);
+        put_source(s, node_of(s, list, i), false);
         text_putc(s->out, '\n');
     }
+}
+
+static void put_relay_from(const struct shown *s)
+{
+    put_net_list(s, LIST_RELAY_FROM, s->l->c->relay_from, s->l->c->relay_from_count);
+}
+
+static void put_refuse_from(const struct shown *s)
+{
+    put_net_list(s, LIST_REFUSE_FROM, s->l->c->refuse_from, s->l->c->refuse_from_count);
 }
 
 static void put_relay_domains(const struct shown *s)
@@ -244,10 +255,10 @@ static void put_list(const struct shown *s, const struct config_key *k)
 {
     typedef void put_fn(const struct shown *s);
     static put_fn *const put[LIST_COUNT] = {
-        [LIST_RELAY_FROM] = put_relay_from, [LIST_RELAY_DOMAINS] = put_relay_domains,
-        [LIST_POOLS] = put_pools,           [LIST_TENANTS] = put_tenants,
-        [LIST_LISTENERS] = put_listeners,   [LIST_ROUTES] = put_routes,
-        [LIST_PROVIDERS] = put_providers,
+        [LIST_RELAY_FROM] = put_relay_from,       [LIST_REFUSE_FROM] = put_refuse_from,
+        [LIST_RELAY_DOMAINS] = put_relay_domains, [LIST_POOLS] = put_pools,
+        [LIST_TENANTS] = put_tenants,             [LIST_LISTENERS] = put_listeners,
+        [LIST_ROUTES] = put_routes,               [LIST_PROVIDERS] = put_providers,
     };
     MUST(put[k->list] != NULL);
     if (s->l->lists[k->list].count == 0) {

@@ -141,6 +141,7 @@ struct config {
 
     struct config_listener *listeners;
     struct ip_net *relay_from;
+    struct ip_net *refuse_from; /* greeted with 554 (SRV-02) */
     /* recipient domains accepted from anybody (mx role), lower case */
     char (*relay_domains)[LIMIT_DOMAIN_BYTES + 1];
     struct config_pool *pools;
@@ -149,7 +150,8 @@ struct config {
     struct ip_net *tenant_nets;
     struct config_route *routes;
     struct config_provider *providers;
-    uint32_t listener_count, relay_from_count, relay_domain_count, pool_count, lane_count;
+    uint32_t listener_count, relay_from_count, refuse_from_count, relay_domain_count;
+    uint32_t pool_count, lane_count;
     uint32_t tenant_count, tenant_net_count, route_count, provider_count;
     /* index: relay clients that match no tenant; preset: a tenant "default" on the first pool */
     uint16_t default_tenant;

@@ -48,7 +48,7 @@ static char *show(const char *yaml, const char *set)
           "- {domain: c.example, family: v6_first}\n"                                           \
           "- {domain: \"*\", via: \"1.2.3.4\"}\n"                                               \
           "providers:\n  yahoo: {limits: {connections: 3}}\n  own: {mx: [.google.com, "         \
-          "mx.a.example]}\n"
+          "mx.a.example]}\nrefuse_from: [192.0.2.0/24]\n"
 
 static void test_show_sources(void **state)
 {

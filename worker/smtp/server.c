@@ -32,8 +32,7 @@ void server_reply(struct smtp_server *s, const char *line)
         return;
     uint8_t *p = conn_put(s->conn, n);
     if (p == NULL) {
-        server_enter(s, SV_CLOSING);
-        conn_close(s->conn, true);
+        server_drop(s);
         return;
     }
     memcpy(p, line, n);
@@ -42,11 +41,12 @@ void server_reply(struct smtp_server *s, const char *line)
 void server_error(struct smtp_server *s, const char *line)
 {
     s->set->env.stats->command_errors++;
-    server_reply(s, line);
-    if (++s->errors >= s->set->env.config->smtp.errors_max) {
-        server_reply(s, "421 4.7.0 Too many errors\r\n");
-        server_close(s);
+    if (++s->errors < s->set->env.config->smtp.errors_max) {
+        server_reply(s, line);
+        return;
     }
+    server_reply(s, "421 4.7.0 Too many errors\r\n");
+    server_close(s);
 }
 
 void server_close(struct smtp_server *s)
@@ -57,11 +57,19 @@ void server_close(struct smtp_server *s)
     conn_close(s->conn, false);
 }
 
+void server_drop(struct smtp_server *s)
+{
+    server_enter(s, SV_CLOSING);
+    conn_close(s->conn, true);
+}
+
 /* --- states and time --- */
 
 void server_enter(struct smtp_server *s, enum server_state st)
 {
     struct smtp_servers *set = s->set;
+    if (s->state == SV_CLOSING)
+        return;
     bool was_data = s->state == SV_DATA || s->state == SV_CHUNK;
     bool is_data = st == SV_DATA || st == SV_CHUNK;
     if (was_data != is_data)
@@ -81,9 +89,28 @@ void server_enter(struct smtp_server *s, enum server_state st)
     timer_set(set->env.wheel, &s->timer, ms);
 }
 
+static bool is_refused(const struct smtp_server *s)
+{
+    const struct config *c = s->set->env.config;
+    for (uint32_t i = 0; i < c->refuse_from_count; i++)
+        if (ip_in_net(&s->client, &c->refuse_from[i]))
+            return true;
+    return false;
+}
+
 static void greet(struct smtp_server *s)
 {
     char line[LIMIT_REPLY_LINE_BYTES];
+    if (is_refused(s)) {
+        char ip[IP_TEXT];
+        ip_format(&s->client, ip);
+        log_note("client %s is refused by refuse_from", ip);
+        server_enter(s, SV_REFUSED);
+        server_reply(s, "554 5.7.1 Mail from your address is not accepted here\r\n");
+        if (s->state != SV_CLOSING)
+            conn_recv(s->conn);
+        return;
+    }
     snprintf(line, sizeof line, "220 %.255s ESMTP mochila\r\n", s->set->env.config->hostname);
     server_enter(s, SV_NEW);
     server_reply(s, line);
@@ -168,7 +195,7 @@ static size_t take_line(struct smtp_server *s, struct span in)
                 s->skip_line = false;
                 server_error(s, "500 5.5.2 Line too long\r\n");
             } else {
-                server_command(s, span_of(in.p, n));
+                server_command(s, span_of(in.p, n), in.n > n + 2);
             }
             return n + 2;
         }
@@ -222,16 +249,14 @@ void server_keep(struct smtp_server *s, struct span in)
     if (in.n == 0 || s->state == SV_CLOSING)
         return;
     if (s->in_bytes + in.n > KEPT_INPUT_BYTES) {
-        server_enter(s, SV_CLOSING);
-        conn_close(s->conn, true);
+        server_drop(s);
         return;
     }
     if (s->in_bytes + in.n > s->in_room) {
         size_t room = s->in_bytes + in.n + 1024;
         uint8_t *p = realloc(s->in, room);
         if (p == NULL) {
-            server_enter(s, SV_CLOSING);
-            conn_close(s->conn, true);
+            server_drop(s);
             return;
         }
         s->in = p;
@@ -275,12 +300,28 @@ static void on_data(void *owner, struct conn *conn, struct span in)
     if (s->in_bytes > 0) {
         server_keep(s, in);
         use_kept(s);
-        server_go_direct(s);
-        return;
+    } else {
+        size_t used = take_all(s, in);
+        server_keep(s, span_of(in.p + used, in.n - used));
     }
-    size_t used = take_all(s, in);
-    server_keep(s, span_of(in.p + used, in.n - used));
-    server_go_direct(s);
+    server_settle(s);
+}
+
+void server_settle(struct smtp_server *s)
+{
+    if (s->taking || s->state == SV_WAIT || s->state == SV_CLOSING)
+        return;
+    if (s->set->draining && (s->state == SV_READY || s->state == SV_NEW)) {
+        server_reply(s, "421 4.3.2 Service is shutting down\r\n");
+        server_close(s);
+    } else if (s->eof) {
+        server_close(s);
+    } else {
+        if (s->paused && !s->direct)
+            conn_recv(s->conn);
+        s->paused = false;
+        server_go_direct(s);
+    }
 }
 
 void server_resume(struct smtp_server *s, enum server_state st)
@@ -290,15 +331,7 @@ void server_resume(struct smtp_server *s, enum server_state st)
         return; /* called from within take_all, which goes on with the new state */
     if (s->in_bytes > 0)
         use_kept(s);
-    if (s->paused && s->state != SV_WAIT && s->state != SV_CLOSING) {
-        s->paused = false;
-        if (!s->direct)
-            conn_recv(s->conn);
-    }
-    if (s->set->draining && (s->state == SV_READY || s->state == SV_NEW)) {
-        server_reply(s, "421 4.3.2 Service is shutting down\r\n");
-        server_close(s);
-    }
+    server_settle(s);
 }
 
 static void on_filled(void *owner, struct conn *conn, size_t n)
@@ -307,6 +340,7 @@ static void on_filled(void *owner, struct conn *conn, size_t n)
     (void)conn;
     s->rate_bytes += n;
     server_on_filled(s, n);
+    server_settle(s);
 }
 
 static void on_sent(void *owner, struct conn *conn)
@@ -315,14 +349,20 @@ static void on_sent(void *owner, struct conn *conn)
     (void)conn;
 }
 
+/* A client may end its side and still wait for our answers: those that are due are given. */
 static void on_eof(void *owner, struct conn *conn, int res)
 {
     struct smtp_server *s = owner;
-    (void)res;
+    (void)conn;
     if (s->state == SV_CLOSING)
         return;
-    server_enter(s, SV_CLOSING);
-    conn_close(conn, true);
+    if (res < 0) {
+        server_drop(s);
+        return;
+    }
+    s->eof = true;
+    if (s->state != SV_WAIT)
+        server_close(s);
 }
 
 static void on_closed(void *owner)
@@ -331,9 +371,11 @@ static void on_closed(void *owner)
     struct smtp_servers *set = s->set;
     timer_stop(set->env.wheel, &s->timer);
     dns_forget(&s->query);
+    dns_forget(&s->name_query);
     server_wipe_txn(s);
     clients_leave(&set->clients, s->count);
     free(s->helo);
+    free(s->client_name);
     free(s->in);
     *s->link = s->next;
     if (s->next != NULL)
@@ -446,6 +488,7 @@ static void on_accept(struct listener *base, struct conn *c)
         return;
     }
     conn_attach(c, &server_events, s);
+    server_find_client_name(s);
     if (l->config->reject_early_talkers) {
         server_enter(s, SV_EARLY);
         conn_recv(c);

@@ -41,6 +41,15 @@ static const char *fault_reply(const struct smtp_command *c)
     return NULL;
 }
 
+/* A permanent no counts as an error of the client. */
+static void refuse(struct smtp_server *s, const char *no)
+{
+    if (no[0] == '5')
+        server_error(s, no);
+    else
+        server_reply(s, no);
+}
+
 /* --- EHLO, HELO --- */
 
 static void reset_txn(struct smtp_server *s)
@@ -64,6 +73,13 @@ static bool take_helo(struct smtp_server *s, struct span name)
     return true;
 }
 
+unsigned server_offers(const struct smtp_server *s)
+{
+    unsigned offers = s->esmtp ? s->listener->offers : 0;
+    /* RFC 6531 3.1: no SMTPUTF8 without 8BITMIME. */
+    return offers & OFFER_8BITMIME ? offers : offers & ~(unsigned)OFFER_SMTPUTF8;
+}
+
 static void on_ehlo(struct smtp_server *s, const struct smtp_command *c)
 {
     static const struct {
@@ -77,16 +93,18 @@ static void on_ehlo(struct smtp_server *s, const struct smtp_command *c)
     const struct config *g = s->set->env.config;
     if (!take_helo(s, c->args))
         return;
+    s->esmtp = true;
+    unsigned offers = server_offers(s);
     char reply[1024];
     struct text t = text_of(reply, sizeof reply);
     text_fmt(&t, "250-%s\r\n", g->hostname);
     for (size_t i = 0; i < ARRAY_COUNT(keywords); i++)
-        if (s->listener->offers & keywords[i].bit)
+        if (offers & keywords[i].bit)
             text_fmt(&t, "250-%s\r\n", keywords[i].keyword);
-    if (s->listener->offers & OFFER_SIZE)
+    if (offers & OFFER_SIZE)
         text_fmt(&t, "250-SIZE %llu\r\n", (unsigned long long)g->smtp.size_max);
     text_puts(&t, "250 HELP\r\n");
-    s->esmtp = true;
+    MUST(!t.cut);
     server_enter(s, SV_READY);
     reset_txn(s);
     server_reply(s, reply);
@@ -128,16 +146,15 @@ static uint32_t keep_text(struct txn *t, struct span s)
 /* A parameter of an extension that this listener does not offer is unknown here (SRV-19, EXT-70). */
 static bool params_offered(const struct smtp_server *s, const struct smtp_command *c)
 {
-    unsigned offered = 0;
-    if (s->listener->offers & OFFER_SIZE)
-        offered |= SMTP_PARAM_SIZE;
-    if (s->listener->offers & OFFER_8BITMIME)
-        offered |= SMTP_PARAM_BODY;
-    if (s->listener->offers & OFFER_SMTPUTF8)
-        offered |= SMTP_PARAM_SMTPUTF8;
-    if (!s->esmtp)
-        offered = 0;
-    return (c->params & ~offered) == 0;
+    unsigned offers = server_offers(s);
+    unsigned known = 0;
+    if (offers & OFFER_SIZE)
+        known |= SMTP_PARAM_SIZE;
+    if (offers & OFFER_8BITMIME)
+        known |= SMTP_PARAM_BODY;
+    if (offers & OFFER_SMTPUTF8)
+        known |= SMTP_PARAM_SMTPUTF8;
+    return (c->params & ~known) == 0;
 }
 
 static const char *mail_refusal(const struct smtp_server *s, const struct smtp_command *c)
@@ -154,116 +171,45 @@ static const char *mail_refusal(const struct smtp_server *s, const struct smtp_c
     return NULL;
 }
 
-static void accept_sender(struct smtp_server *s, const struct smtp_command *c)
+/* The transaction with its sender; false: no memory. */
+static bool open_txn(struct smtp_server *s, const struct smtp_command *c)
 {
     struct txn *t = server_need_txn(s);
-    if (t == NULL) {
-        server_reply(s, "452 4.3.1 Too many transactions, try again later\r\n");
-        return;
-    }
+    if (t == NULL)
+        return false;
     t->sender_offset = keep_text(t, c->path.text);
     if (t->sender_offset == UINT32_MAX) {
         server_wipe_txn(s);
-        server_reply(s, "452 4.3.1 Out of memory\r\n");
-        return;
+        return false;
     }
     t->sender_bytes = (uint32_t)c->path.text.n;
     t->body = c->body;
     t->size_declared = c->size;
     t->utf8 = (c->params & SMTP_PARAM_SMTPUTF8) != 0;
     t->utf8_rcpt = c->path.is_utf8;
-    server_enter(s, SV_MAIL);
-    server_reply(s, "250 2.1.0 Sender ok\r\n");
-}
-
-/* --- checks that need lookups (SRV-39, SRV-40): the transaction is opened first and taken back on a no --- */
-
-static const char *sender_verdict(const struct dns_answer *a)
-{
-    if (a->status == DNS_TEMP)
-        return "451 4.1.8 Sender domain cannot be looked up now\r\n";
-    if (a->status == DNS_NXDOMAIN)
-        return "550 5.1.8 Sender domain does not exist\r\n";
-    if (a->status == DNS_OK && a->mx_count == 1 && a->mx[0].name[0] == '\0')
-        return "550 5.7.27 Sender domain accepts no mail (null MX)\r\n";
-    return NULL;
-}
-
-static void after_sender_lookup(struct smtp_server *s, const struct dns_answer *a)
-{
-    const char *no = sender_verdict(a);
-    if (no != NULL) {
-        server_wipe_txn(s);
-        server_reply(s, no);
-        server_resume(s, SV_READY);
-    } else {
-        server_reply(s, "250 2.1.0 Sender ok\r\n");
-        server_resume(s, SV_MAIL);
-    }
-}
-
-static void after_rcpt_lookup(struct smtp_server *s, const struct dns_answer *a)
-{
-    struct txn *t = s->txn;
-    if (a->status == DNS_OK && a->mx_count == 1 && a->mx[0].name[0] == '\0') {
-        t->rcpt_count--;
-        server_reply(s, "556 5.1.10 Recipient domain accepts no mail (null MX)\r\n");
-        server_resume(s, t->rcpt_count > 0 ? SV_RCPT : SV_MAIL);
-    } else {
-        server_reply(s, "250 2.1.5 Recipient ok\r\n");
-        server_resume(s, SV_RCPT);
-    }
-}
-
-static void on_lookup(struct dns_query *q, const struct dns_answer *a)
-{
-    struct smtp_server *s = (struct smtp_server *)((char *)q - offsetof(struct smtp_server, query));
-    s->after_lookup(s, a);
-}
-
-/* True: the answer is not known yet, or has been dealt with. */
-static bool look_up(struct smtp_server *s, struct span domain,
-                    void (*then)(struct smtp_server *, const struct dns_answer *))
-{
-    char name[LIMIT_DOMAIN_BYTES + 1];
-    const struct dns_answer *a = NULL;
-    if (s->set->env.dns == NULL || domain.n == 0 || domain.n > LIMIT_DOMAIN_BYTES ||
-        domain.p[0] == '[')
-        return false;
-    memcpy(name, domain.p, domain.n);
-    name[domain.n] = '\0';
-    s->query.on_answer = on_lookup;
-    s->after_lookup = then;
-    int r = dns_ask(s->set->env.dns, &s->query, DNS_MX, name, &a);
-    if (r < 0)
-        return false;
-    server_enter(s, SV_WAIT);
-    if (r == 1)
-        then(s, a);
     return true;
 }
 
 static void on_mail(struct smtp_server *s, const struct smtp_command *c)
 {
-    const char *no = mail_refusal(s, c);
-    if (no != NULL) {
-        server_reply(s, no);
+    if (s->set->draining) {
+        server_reply(s, "421 4.3.2 Service is shutting down\r\n");
+        server_close(s);
         return;
     }
-    if (s->set->env.config->smtp.check_sender_domain && c->path.domain.n > 0 &&
-        s->set->env.dns != NULL && c->path.domain.p[0] != '[') {
-        struct txn *t = server_need_txn(s);
-        if (t != NULL && (t->sender_offset = keep_text(t, c->path.text)) != UINT32_MAX) {
-            t->sender_bytes = (uint32_t)c->path.text.n;
-            t->body = c->body;
-            t->utf8 = (c->params & SMTP_PARAM_SMTPUTF8) != 0;
-            t->utf8_rcpt = c->path.is_utf8;
-            if (look_up(s, c->path.domain, after_sender_lookup))
-                return;
-        }
-        server_wipe_txn(s);
+    const char *no = mail_refusal(s, c);
+    if (no != NULL) {
+        refuse(s, no);
+        return;
     }
-    accept_sender(s, c);
+    if (!open_txn(s, c)) {
+        server_reply(s, "452 4.3.1 Too many transactions, try again later\r\n");
+        return;
+    }
+    if (server_check_sender(s))
+        return;
+    server_enter(s, SV_MAIL);
+    server_reply(s, "250 2.1.0 Sender ok\r\n");
 }
 
 /* --- RCPT --- */
@@ -327,16 +273,11 @@ static void on_rcpt(struct smtp_server *s, const struct smtp_command *c)
                                    : add_rcpt(s, c->path.text, c->path.domain);
     if (no != NULL) {
         s->set->env.stats->rejected_recipients++;
-        if (no[0] == '5')
-            server_error(s, no);
-        else
-            server_reply(s, no);
+        refuse(s, no);
         return;
     }
     s->txn->utf8_rcpt = s->txn->utf8_rcpt || c->path.is_utf8;
-    if (s->set->env.config->smtp.check_recipient_null_mx &&
-        config_route_for(s->set->env.config, c->path.domain) == NULL &&
-        look_up(s, c->path.domain, after_rcpt_lookup))
+    if (server_check_rcpt(s, c->path.domain))
         return;
     if (s->state != SV_RCPT)
         server_enter(s, SV_RCPT);
@@ -462,7 +403,23 @@ static command_fn *const table[SV_STATE_COUNT][SMTP_VERB_COUNT] = {
 #undef CLOSED
 };
 
-void server_command(struct smtp_server *s, struct span line)
+/* Commands in one flight although PIPELINING was not offered (RFC 2920 3.1, RFC 5321 4.3.1). */
+static bool is_rude(struct smtp_server *s, const struct smtp_command *c)
+{
+    bool last_of_group = c->verb == SMTP_EHLO || c->verb == SMTP_HELO;
+    bool offered = server_offers(s) & OFFER_PIPELINING;
+    if (c->verb == SMTP_BDAT || c->verb == SMTP_QUIT || (offered && !last_of_group))
+        return false;
+    if (!s->told_of_rudeness) {
+        char ip[IP_TEXT];
+        ip_format(&s->client, ip);
+        log_note("client %s does not wait for the reply to %s", ip, smtp_verb_name(c->verb));
+    }
+    s->told_of_rudeness = true;
+    return true;
+}
+
+void server_command(struct smtp_server *s, struct span line, bool more)
 {
     struct smtp_command c;
     unsigned flags = s->listener->strict_syntax ? 0 : SMTP_PARSE_TOLERANT;
@@ -470,15 +427,20 @@ void server_command(struct smtp_server *s, struct span line)
     smtp_command_parse(line, flags, utf8, &c);
     s->set->env.stats->commands++;
     timer_set(s->set->env.wheel, &s->timer, 1000ull * s->set->env.config->smtp.command_s);
+    if (more && is_rude(s, &c) && s->listener->reject_early_talkers) {
+        server_reply(s, "554 5.5.1 You do not wait for replies\r\n");
+        server_close(s);
+        return;
+    }
     if (c.verb == SMTP_BDAT && !(s->listener->offers & OFFER_CHUNKING))
         c.verb = SMTP_NOT_IMPLEMENTED;
     command_fn *fn = table[s->state][c.verb];
     MUST(fn != NULL);
     bool runs = fn != bad_sequence && fn != only_quit && fn != not_implemented && fn != unknown;
-    if (c.fault != SMTP_FAULT_NONE && runs) {
-        s->set->env.stats->command_errors++;
+    if (c.fault == SMTP_FAULT_NONE || !runs)
+        fn(s, &c);
+    else if (c.verb == SMTP_MAIL && !params_offered(s, &c))
+        server_error(s, "555 5.5.4 Parameter not recognised\r\n");
+    else
         server_error(s, fault_reply(&c));
-        return;
-    }
-    fn(s, &c);
 }
