@@ -311,6 +311,40 @@ static void test_huge_send_to_slow_reader(void **state)
     free(huge);
 }
 
+/* Output that is queued while a send is in flight goes out behind it, and on_sent comes after all
+ * of it. */
+static void *late_reader(void *arg)
+{
+    int fd = *(int *)arg;
+    uint8_t *in = malloc(HUGE_BYTES + 100);
+    size_t got = peer_read(fd, in, HUGE_BYTES + 30);
+    bool ok = got == HUGE_BYTES + 30 && in[0] == 7 && in[HUGE_BYTES - 1] == 7;
+    for (int i = 0; i < 10; i++)
+        ok = ok && memcmp(in + HUGE_BYTES + 3 * i, "abc", 3) == 0;
+    free(in);
+    return done(ok);
+}
+
+static void test_output_behind_a_send_in_flight(void **state)
+{
+    (void)state;
+    int fd = peer_connect();
+    WAIT_FOR(session_count == 1);
+    struct session *s = &sessions[0];
+    uint8_t *mem = malloc(HUGE_BYTES);
+    memset(mem, 7, HUGE_BYTES);
+    assert_int_equal(conn_put_ref(s->c, span_of(mem, HUGE_BYTES)), 0);
+    for (int i = 0; i < 10; i++) {
+        io_turn(io, 1000000);
+        put_all(s->c, span_str("abc"));
+    }
+    assert_int_equal(s->sent, 0);
+    join_peer(start_peer(late_reader, &fd), (void *)1);
+    WAIT_FOR(s->sent == 1);
+    free(mem);
+    close(fd);
+}
+
 static void test_on_sent_frees_the_memory(void **state)
 {
     (void)state;
@@ -452,6 +486,7 @@ int main(void)
         CASE(test_churn),
         CASE(test_mode_switches),
         CASE(test_huge_send_to_slow_reader),
+        CASE(test_output_behind_a_send_in_flight),
         CASE(test_on_sent_frees_the_memory),
         CASE(test_close_with_operations_in_flight),
         CASE(test_linger_is_bounded),

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -113,9 +114,9 @@ static void write_and_read(size_t bytes)
 static void test_write_and_read(void **state)
 {
     (void)state;
-    write_and_read(BLOCK);         /* not registered */
-    write_and_read(MIB);           /* registered */
-    write_and_read(2 * MIB);       /* huge pages */
+    write_and_read(BLOCK);   /* not registered */
+    write_and_read(MIB);     /* registered */
+    write_and_read(2 * MIB); /* huge pages */
     write_and_read(4 * MIB);
 }
 
@@ -186,8 +187,18 @@ static void test_abandoned_work(void **state)
     disk_write(f, &q.op, buf, MIB, 0); /* not even submitted */
     disk_file_close(&f);
     disk_close(&d);
+    /* Whoever gets the numbers of the closed descriptors gets no write with them. */
+    FILE *victims[8];
+    for (size_t i = 0; i < 8; i++)
+        assert_non_null(victims[i] = tmpfile());
     for (int i = 0; i < 50; i++)
         io_turn(io, 1000000);
+    for (size_t i = 0; i < 8; i++) {
+        struct stat st;
+        assert_int_equal(fstat(fileno(victims[i]), &st), 0);
+        assert_int_equal(st.st_size, 0);
+        fclose(victims[i]);
+    }
     assert_int_equal(q.calls + z.calls, 0);
     assert_true(p.calls <= 1);
     /* Nothing is left of the half-made file, and the directory is free again. */
@@ -198,6 +209,45 @@ static void test_abandoned_work(void **state)
     assert_int_equal(n, 0);
     disk_free(d, buf, MIB);
     disk_close(&d);
+}
+
+static void limit_file_size(rlim_t bytes)
+{
+    struct rlimit l = {bytes, RLIM_INFINITY};
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &l), 0);
+}
+
+/* A short write is a failed write; a file that cannot be made leaves nothing behind. */
+static void test_refused_by_the_system(void **state)
+{
+    (void)state;
+    struct disk *d;
+    struct disk_file *f;
+    assert_int_equal(disk_open(&d, io, dir), 0);
+    assert_int_equal(disk_make_zeroed_now(d, "a", MIB), 0);
+    assert_int_equal(disk_file_open(d, "a", &f), 0);
+    uint8_t *buf = disk_alloc(d, 4 * BLOCK);
+    struct probe p = {.op.on_done = on_done};
+    struct probe z = {.op.on_done = on_done};
+    limit_file_size(2 * BLOCK);
+    disk_write(f, &p.op, buf, 4 * BLOCK, 0);
+    ssize_t res = wait_for(&p);
+    disk_make_zeroed(d, &z.op, "b", MIB);
+    ssize_t made = wait_for(&z);
+    int made_now = disk_make_zeroed_now(d, "c", MIB);
+    limit_file_size(RLIM_INFINITY);
+    assert_int_equal(res, -EIO);
+    assert_int_equal(made, -EFBIG);
+    assert_int_equal(made_now, -EFBIG);
+    disk_free(d, buf, 4 * BLOCK);
+    disk_file_close(&f);
+    assert_int_equal(disk_unlink(d, "a"), 0);
+    int n = 0;
+    assert_int_equal(disk_list(d, count_file, &n), 0);
+    assert_int_equal(n, 0);
+    disk_close(&d);
+    assert_int_equal(rmdir(dir), 0); /* not even a temporary one */
 }
 
 static void test_lock(void **state)
@@ -268,6 +318,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_mode, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_zeroed_in_the_background, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_abandoned_work, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_refused_by_the_system, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_lock, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_leftovers_are_swept, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_many_writes, set_up, tear_down),
