@@ -181,6 +181,14 @@ static void wait_for_owner(struct intake_part *p)
         timer_set(in->set.wheel, &in->timer, RETRY_MS);
 }
 
+static void drop_there(struct intake_part *p)
+{
+    struct exchange_frame f = {
+        .kind = EXCHANGE_DROP, .token = p->token, .lane = p->lane->number, .meta = span_str("x")};
+    if (exchange_send(p->peer, &f) != 0)
+        log_warn("the exchange is full: chunks of a message that did not come stay until compaction");
+}
+
 void part_done(struct intake_part *p, int res)
 {
     struct submission *s = p->submission;
@@ -191,6 +199,8 @@ void part_done(struct intake_part *p, int res)
     if (s == NULL) { /* the client did not wait */
         if (work == WORK_CHUNK && p->peer == NULL && p->lane->shard != NULL)
             shard_drop_chunks(p->lane->shard, p->chunks, p->chunk_count);
+        if (work == WORK_CHUNK && p->peer != NULL)
+            drop_there(p); /* or the owner waits for the rest, and never ends its drain */
         part_free(p);
         return;
     }
@@ -459,14 +469,6 @@ void submission_commit(struct submission *s)
         return;
     }
     start_all(s, WORK_COMMIT, span_of(NULL, 0));
-}
-
-static void drop_there(struct intake_part *p)
-{
-    struct exchange_frame f = {
-        .kind = EXCHANGE_DROP, .token = p->token, .lane = p->lane->number, .meta = span_str("x")};
-    if (exchange_send(p->peer, &f) != 0)
-        log_warn("the exchange is full: chunks of a message that did not come stay until compaction");
 }
 
 void submission_close(struct submission *s)

@@ -163,7 +163,7 @@ int exchange_send(struct peer *p, const struct exchange_frame *f)
         put_u8(&w, 0);
     MUST(!w.bad);
     struct span parts[3] = {span_of(head, w.n), f->meta, f->rest};
-    int r = ring_put(&p->out, parts, 3);
+    int r = ring_put(&p->out, parts, 3, f->kind == EXCHANGE_ACK || f->kind == EXCHANGE_DROP);
     if (r == 0)
         p->dirty = true;
     return r;

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 static const uint64_t skip_mark = UINT64_MAX;
-enum { HOT_BYTES = 256 << 10 };
+enum { HOT_BYTES = 256 << 10, URGENT_SHARE = 4 };
 
 struct ring_shared {
     _Atomic uint64_t head;     /* consumer */
@@ -61,7 +61,7 @@ static void copy_parts(uint8_t *to, const struct span *parts, unsigned count)
     }
 }
 
-int ring_put(struct ring *r, const struct span *parts, unsigned count)
+int ring_put(struct ring *r, const struct span *parts, unsigned count, bool urgent)
 {
     uint64_t bytes = 0;
     for (unsigned i = 0; i < count; i++)
@@ -73,11 +73,14 @@ int ring_put(struct ring *r, const struct span *parts, unsigned count)
     uint64_t at = tail & (r->data_bytes - 1);
     uint64_t to_end = r->data_bytes - at;
     bool wrap = frame_room(bytes) > to_end;
-    if (head == tail && at > HOT_BYTES)
+    if (head == tail && at > HOT_BYTES && frame_room(bytes) <= at) /* with its skip it must fit, or never would */
         wrap = true; /* empty: begin anew, so that a quiet ring stays in the cache and in few pages */
     uint64_t skip = wrap ? to_end : 0;
+    uint64_t kept = urgent ? 0 : r->data_bytes / URGENT_SHARE;
+    if (head == tail)
+        kept = 0; /* a frame that wraps an empty ring needs all of it */
     if (head > tail || tail - head > r->data_bytes ||
-        r->data_bytes - (tail - head) < skip + frame_room(bytes))
+        r->data_bytes - (tail - head) < skip + frame_room(bytes) + kept)
         return -ENOBUFS;
     if (skip > 0) {
         memcpy(r->data + at, &skip_mark, 8);

@@ -23,8 +23,9 @@ struct ring {
 NODISCARD int ring_map(struct ring *r, int fd);
 void ring_unmap(struct ring *r);
 
-/* Producer: up to four parts make one frame. -ENOBUFS: full now. */
-NODISCARD int ring_put(struct ring *r, const struct span *parts, unsigned count);
+/* Producer: up to four parts make one frame. -ENOBUFS: full now. `urgent` may use the quarter that others must leave free: what answers a
+   frame of the other side, so that two full rings cannot wait for each other. */
+NODISCARD int ring_put(struct ring *r, const struct span *parts, unsigned count, bool urgent);
 /* Producer: true when the consumer sleeps and has to be woken (once). */
 bool ring_wants_wake(struct ring *r);
 
