@@ -1,6 +1,7 @@
 # mochila - one non-recursive Makefile.
 #
 #   make            builds everything into $(B)
+#   make help       the other targets
 #   BUILD=debug     (default for tests) -O1 -g with -Werror
 #   BUILD=san       ASan + UBSan, no recovery
 #   BUILD=release   what `make demo`, `make bench` and `make install` use
@@ -37,9 +38,9 @@ WORKER_LIB_SRC := $(call src,worker/io worker/spool worker/smtp worker/lane work
                   $(filter-out worker/main.c,$(call src,worker))
 MASTER_LIB_SRC := $(filter-out master/main.c,$(call src,master))
 
-LIBS_core   := -lyaml -lprotobuf-c -ljansson -lpcre2-8
-LIBS_worker := -luring -lcares -lcap -lm
-LIBS_master := -lsqlite3 -lcap
+LIBS_core   := -lyaml -lprotobuf-c -ljansson
+LIBS_worker := -luring -lcares -lm
+LIBS_master := -lsqlite3
 LIBS_api    := -lmicrohttpd -lm
 LIBS_ctl    := -lcurl -lm
 LIBS_bench  := -luring -lm
@@ -95,21 +96,87 @@ $(B)/%.o: %.c
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
 
 include tests/tests.mk
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+include bench/bench.mk
+-include $(shell find $(B) -type f -name '*.d' 2>/dev/null)
+
+JOBS := $(shell nproc 2>/dev/null || echo 2)
+
+# --- the commands of the README ---
+.PHONY: help deps demo test san soak
+help:
+	@sed -n 's/^#: //p' $(firstword $(MAKEFILE_LIST))
+#: make deps        installs what building needs (Debian 12, as root)
+#: make demo        builds, runs a node with generator and sink, and counts every message
+#: make test        every ring of tests; the last line counts
+#: make san         builds with ASan and UBSan, and runs the unit tests with them
+#: make unit        the unit tests; also: crash-short, crash, tidy, clang-tidy
+#: make fuzz        60 s for each fuzz target (FUZZ_S=60)
+#: make soak        the long campaigns: 500 kills, 100,000 crash seeds, the node tests again and again
+#: make bench       measures against the bars, and writes bench/results/
+#: make install     into DESTDIR and PREFIX (/usr/local); uninstall takes away the same
+#: make format      clang-format over every source; make clean removes build/
+deps:
+	@sh tests/deps.sh
+demo: deps
+	@$(MAKE) --no-print-directory -j$(JOBS) BUILD=release B=build/release all
+	@sh bench/demo.sh build/release
+test:
+	@sh tests/deps.sh test
+	@bash tests/run.sh
+san:
+	@$(MAKE) --no-print-directory -k -j$(JOBS) BUILD=san B=build/san all unit
+
+# Hours, not minutes: goes on after a failure, and tells all of them at the end.
+SOAK_KILLS ?= 500
+SOAK_SEEDS ?= 100000
+SOAK_ROUNDS ?= 10
+soak:
+	@sh tests/deps.sh test
+	@SOAK_KILLS=$(SOAK_KILLS) CRASH_SEEDS=$(SOAK_SEEDS) SOAK_ROUNDS=$(SOAK_ROUNDS) \
+	    bash tests/run.sh build soak_kill soak_crash soak_node
+
+# --- installation ---
+PREFIX     ?= /usr/local
+SYSCONFDIR ?= /etc
+BINDIR     ?= $(PREFIX)/bin
+SBINDIR    ?= $(PREFIX)/sbin
+# mochilad finds its children here from ../libexec/mochila, seen from its own directory.
+LIBEXECDIR ?= $(PREFIX)/libexec/mochila
+MANDIR     ?= $(PREFIX)/share/man
+DOCDIR     ?= $(PREFIX)/share/doc/mochila
+UNITDIR    ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+INSTALL    ?= install
+REL := build/release
+PAGES := mochilad.8 mochila.1 mochila-bench.1 mochila.yaml.5
+page_path = $(MANDIR)/man$(patsubst .%,%,$(suffix $(1)))/$(1)
+
+.PHONY: install uninstall
+install:
+	@$(MAKE) --no-print-directory -j$(JOBS) BUILD=release B=$(REL) all
+	$(INSTALL) -D -m 755 $(REL)/mochilad $(DESTDIR)$(SBINDIR)/mochilad
+	$(INSTALL) -D -m 755 $(REL)/mochila-worker $(DESTDIR)$(LIBEXECDIR)/mochila-worker
+	$(INSTALL) -D -m 755 $(REL)/mochila-api $(DESTDIR)$(LIBEXECDIR)/mochila-api
+	$(INSTALL) -D -m 755 $(REL)/mochila $(DESTDIR)$(BINDIR)/mochila
+	$(INSTALL) -D -m 755 $(REL)/mochila-bench $(DESTDIR)$(BINDIR)/mochila-bench
+	$(foreach p,$(PAGES),$(INSTALL) -D -m 644 docs/man/$(p) $(DESTDIR)$(call page_path,$(p)) &&) true
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md LICENSE docs/ARCHITECTURE.md config/mochila.yaml \
+	    config/default.yaml
+	$(INSTALL) -d $(DESTDIR)$(UNITDIR)
+	sed 's,/usr/sbin/mochilad,$(SBINDIR)/mochilad,' config/mochila.service >$(DESTDIR)$(UNITDIR)/mochila.service
+	$(INSTALL) -D -m 644 config/mochila.sysusers $(DESTDIR)$(SYSUSERSDIR)/mochila.conf
+	[ -e $(DESTDIR)$(SYSCONFDIR)/mochila/mochila.yaml ] || \
+	    $(INSTALL) -D -m 644 config/mochila.yaml $(DESTDIR)$(SYSCONFDIR)/mochila/mochila.yaml
+	@echo "installed; next: systemd-sysusers (or: useradd --system mochila), edit" \
+	    "$(SYSCONFDIR)/mochila/mochila.yaml, mochila check, systemctl enable --now mochila"
+# The configuration, the spool and the account stay.
+uninstall:
+	rm -f $(addprefix $(DESTDIR),$(SBINDIR)/mochilad $(BINDIR)/mochila $(BINDIR)/mochila-bench \
+	    $(foreach p,$(PAGES),$(call page_path,$(p))) $(UNITDIR)/mochila.service $(SYSUSERSDIR)/mochila.conf)
+	rm -rf $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(DOCDIR)
 
 .PHONY: clean format
 clean:
 	rm -rf build
 format:
 	clang-format -i $(shell git ls-files '*.c' '*.h')
-
-# --- the commands of the README ---
-.PHONY: deps demo test bench-deps soak
-deps:
-	@sh tests/deps.sh
-demo: deps
-	@$(MAKE) --no-print-directory BUILD=release B=build/release -j2 all
-	@sh bench/demo.sh build/release
-test:
-	@sh tests/deps.sh test
-	@bash tests/run.sh

@@ -21,6 +21,18 @@ static int complain(struct text *errors, int error, const char *what, const char
     return -error;
 }
 
+/* Beside us in a build directory; installed, they stand where no shell looks for commands. */
+static void find_children(struct paths *p)
+{
+    char path[PATHS_BYTES + 32];
+    snprintf(path, sizeof path, "%s/mochila-worker", p->binaries);
+    if (access(path, X_OK) == 0)
+        return;
+    snprintf(path, sizeof path, "%s/../libexec/mochila", p->binaries);
+    if (access(path, X_OK) == 0 && strlen(path) < sizeof p->binaries)
+        snprintf(p->binaries, sizeof p->binaries, "%s", path);
+}
+
 int paths_init(struct paths *p, struct text *errors)
 {
     *p = (struct paths){.spool_lock = -1, .run_lock = -1};
@@ -31,6 +43,7 @@ int paths_init(struct paths *p, struct text *errors)
     char *slash = strrchr(p->binaries, '/');
     MUST(slash != NULL);
     *slash = '\0';
+    find_children(p);
     return 0;
 }
 

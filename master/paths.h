@@ -17,7 +17,7 @@
 enum { PATHS_BYTES = 300 };
 
 struct paths {
-    char binaries[PATHS_BYTES]; /* the directory of our own program */
+    char binaries[PATHS_BYTES]; /* the directory of the children's programs */
     char state_db[PATHS_BYTES];
     char spool[PATHS_BYTES], log[PATHS_BYTES];
     uid_t user; /* of the children; ours when none is configured */
@@ -25,7 +25,7 @@ struct paths {
     int spool_lock, run_lock;
 };
 
-/* Finds our binary; to be called before it may be replaced. */
+/* Finds the programs of the children; to be called before our own may be replaced. */
 NODISCARD int paths_init(struct paths *p, struct text *errors);
 /*
  * Makes what is missing, refuses a spool that does not survive a reboot (unless allowed), takes the

@@ -1,12 +1,11 @@
 #!/bin/sh
-# Installs what building and testing needs on Debian 12; does nothing when all is there.
+# Installs what building (or, with "test", testing) needs on Debian 12; does nothing when all is there.
 set -eu
-packages="gcc make pkg-config protobuf-c-compiler protobuf-compiler libprotobuf-c-dev liburing-dev
-libc-ares-dev libyaml-dev libjansson-dev libpcre2-dev libsqlite3-dev libmicrohttpd-dev
-libcurl4-openssl-dev libcap-dev libcmocka-dev iproute2 procps"
+packages="gcc libc6-dev make pkg-config protobuf-c-compiler protobuf-compiler libprotobuf-c-dev liburing-dev
+libc-ares-dev libyaml-dev libjansson-dev libsqlite3-dev libmicrohttpd-dev libcurl4-openssl-dev procps"
 if [ "${1:-build}" = test ]; then
-    packages="$packages clang libclang-rt-14-dev python3-pytest python3-dnspython python3-aiosmtpd python3-protobuf
-    e2fsprogs mount man-db"
+    packages="$packages clang libclang-rt-14-dev libcmocka-dev python3 python3-pytest python3-dnspython
+    python3-aiosmtpd iproute2 e2fsprogs mount groff-base git"
 fi
 missing=
 for p in $packages; do
@@ -14,16 +13,26 @@ for p in $packages; do
 done
 [ -n "$missing" ] || exit 0
 if ! command -v apt-get >/dev/null 2>&1; then
-    echo "this needs the Debian packages:$missing" >&2
+    echo "deps: this is no Debian; what is needed goes there by these names:$missing" >&2
     exit 1
 fi
 if [ "$(id -u)" != 0 ]; then
-    echo "some packages are missing; as root run:" >&2
-    echo "    apt-get install -y --no-install-recommends$missing" >&2
+    echo "deps: some packages are missing; as root run:" >&2
+    echo "    apt-get update && apt-get install -y --no-install-recommends$missing" >&2
     exit 1
 fi
-echo "installing:$missing"
+echo "deps: installing$missing"
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# Another apt may be at work on a machine that has just started.
+if ! apt-get update -qq -o DPkg::Lock::Timeout=120 >"$log" 2>&1; then
+    echo "deps: apt-get update complains; going on with the lists that are there:" >&2
+    tail -n 5 "$log" >&2
+fi
 # shellcheck disable=SC2086
-apt-get install -y -qq --no-install-recommends $missing >/dev/null
+apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=120 $missing >"$log" 2>&1 || {
+    tail -n 20 "$log" >&2
+    echo "deps: the packages could not be installed:$missing" >&2
+    exit 1
+}
