@@ -32,7 +32,7 @@ spool-speed: $(B)/tests/crash/spool_speed
 	$< $(SPOOL_DIR)
 
 # fuzz_segment runs the spool itself.
-FUZZ_SPOOL_OBJ := $(patsubst %.c,$(B)/fuzz/%.o,$(wildcard worker/spool/*.c) tests/sim/sim_disk.c tests/sim/sim_device.c)
+FUZZ_SPOOL_OBJ := $(patsubst %.c,$(B)/fuzz/%.o,$(wildcard worker/spool/*.c) $(wildcard tests/sim/sim_disk*.c))
 $(B)/fuzz/libspool.a: $(FUZZ_SPOOL_OBJ) $(FUZZ_OBJ)
 	@rm -f $@
 	@ar rcs $@ $^

@@ -1,6 +1,6 @@
 /* disk.h on the simulated device, and what tests see of it. */
 #include "proto/limits.h"
-#include "tests/sim/sim_device.h"
+#include "tests/sim/sim_disk_device.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -3,7 +3,7 @@
  * unlinked or renamed over stays until its last handle goes. `epoch` counts power cycles: a handle
  * of an earlier one is dead.
  */
-#include "tests/sim/sim_device.h"
+#include "tests/sim/sim_disk_device.h"
 
 #include <errno.h>
 #include <stdio.h>
