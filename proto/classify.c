@@ -390,8 +390,7 @@ static const struct rule rules[] = {
      REASON_GREYLISTED},
     {400, 499, IN_MAIL_ON, WITH_GREYLISTED, false, ANY, ANY, VERDICT_TEMP, SCOPE_MESSAGE,
      REASON_GREYLISTED},
-    {400, 499, IN_MAIL_ON, WITH_FINAL, false, ANY, ANY, VERDICT_TEMP, SCOPE_PAIR,
-     REASON_POLICY_BLOCK},
+    {400, 499, IN_MAIL_ON, WITH_FINAL, false, ANY, ANY, VERDICT_TEMP, SCOPE_PAIR, REASON_LASTING},
     {400, 499, IN_MAIL_ON, WITH_POLICY, false, 7, ANY, VERDICT_TEMP, SCOPE_PAIR,
      REASON_POLICY_BLOCK},
     {454, 454, IN_ANY, 0, false, ANY, ANY, VERDICT_TEMP, SCOPE_HOST, REASON_REMOTE_TEMP},
@@ -520,6 +519,7 @@ static const struct {
     [REASON_READ_FAILED] = {"read-failed", "this node's disk did not give its content back"},
     [REASON_IN_FLIGHT] = {"in-flight", "an attempt is under way"},
     [REASON_DRAINING] = {"draining", "this worker is handing over to its successor"},
+    [REASON_LASTING] = {"lasting", "the receiving server refuses for a long while"},
 };
 
 const char *reason_word(enum reason r)

@@ -83,6 +83,7 @@ enum reason {
     REASON_READ_FAILED, /* the disk did not give the body back: ours */
     REASON_IN_FLIGHT,
     REASON_DRAINING,
+    REASON_LASTING, /* 4yz that says trying again soon is useless */
     REASON_COUNT
 };
 

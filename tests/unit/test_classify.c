@@ -68,7 +68,7 @@ static const struct {
     {STAGE_RCPT, "454 4.7.0 TLS", TEMP, SCOPE_HOST, REASON_REMOTE_TEMP, "4.7.0"},
     {STAGE_MAIL, "455 x", TEMP, SCOPE_MESSAGE, REASON_REMOTE_TEMP, "4.5.4"},
     {STAGE_RCPT, "499 x", TEMP, SCOPE_RECIPIENT, REASON_REMOTE_TEMP, "4.0.0"},
-    {STAGE_DOT, "450 4.1.1 all mail permanently deferred", TEMP, SCOPE_PAIR, REASON_POLICY_BLOCK,
+    {STAGE_DOT, "450 4.1.1 all mail permanently deferred", TEMP, SCOPE_PAIR, REASON_LASTING,
      "4.1.1"},
     /* Too many recipients. */
     {STAGE_RCPT | AFTER_OK, "452 too many recipients", MORE, SCOPE_NONE, REASON_NONE, "4.5.3"},

@@ -1,15 +1,17 @@
 /*
  * Invariants: an outbound belongs to one flow for its life; flow->opening counts those in RESOLVING and CONNECTING, flow->open the others
- * up to CLOSING; the idle list holds exactly those in OUT_IDLE; deliver->busy counts those with a job.
+ * up to CLOSING, flow->closing those in CLOSING whose connection still exists; the idle list holds exactly those in OUT_IDLE that are not
+ * just being given a message; deliver->busy counts those with a job.
  */
 #include "worker/lane/deliver_impl.h"
 
 #include "base/log.h"
+#include "worker/lane/route.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-enum { IDLE_PRESET_S = 5, SHORTAGE_MS = 50, STARTS_PER_RUN = 64 };
+enum { SHORTAGE_MS = 50, STARTS_PER_RUN = 64 };
 
 int deliver_create(struct deliver **out, struct queue *q)
 {
@@ -56,17 +58,29 @@ static void idle_leave(struct outbound *o)
     o->idle_link = NULL;
 }
 
-static void quit(struct outbound *o)
+/* No more messages by this connection. Its flow counts it until it is closed: the peer does too. */
+static void leave_flow(struct outbound *o)
 {
+    struct flow *f = o->flow;
+    MUST(o->state != OUT_CLOSING);
+    job_return_more(o);
     idle_leave(o);
     timer_stop(o->deliver->queue->env.wheel, &o->timer);
-    if (o->state != OUT_CLOSING) {
-        if (o->state == OUT_RESOLVING || o->state == OUT_CONNECTING)
-            o->flow->opening--;
-        else
-            o->flow->open--;
-        o->state = OUT_CLOSING;
-    }
+    if (o->state == OUT_RESOLVING || o->state == OUT_CONNECTING)
+        f->opening--;
+    else
+        f->open--;
+    o->state = OUT_CLOSING;
+    if (o->client != NULL)
+        f->closing++;
+    else
+        o->flow = NULL;
+    flow_mark(o->deliver->queue, f);
+}
+
+static void quit(struct outbound *o)
+{
+    leave_flow(o);
     smtp_client_quit(o->client);
 }
 
@@ -97,6 +111,7 @@ void outbound_release(struct outbound *o)
     job_wipe(o);
     free(o->entry_room);
     free(o->rcpt_room);
+    free(o->more);
     pool_put(&o->deliver->outbounds, o);
 }
 
@@ -109,39 +124,46 @@ static struct outbound *outbound_open(struct deliver *d, struct flow *f)
     o->flow = f;
     o->timer.on_due = on_idle_timer;
     o->fate_wait.on_durable = on_fate_durable;
+    o->opened_ms = queue_now_ms(d->queue);
     f->opening++;
     flow_took_connect(d->queue, f);
     path_begin(o);
     return o;
 }
 
-void outbound_unreachable(struct outbound *o, bool permanent)
+/* One message is told; the others wait for the flow without losing an attempt. */
+static void tell_one(struct outbound *o, bool permanent)
 {
     struct queue *q = o->deliver->queue;
     struct flow *f = o->flow;
-    struct span text = span_str(o->path.text);
-    bool ours = o->path.reason == REASON_SOURCE_ADDRESS;
-    f->opening--;
-    q->env.stats->connect_failures++;
-    flow_failed(q, f, o->path.reason, text);
     struct qentry *e = flow_is_held(q, f) ? NULL : flow_next(q, f);
-    if (e != NULL) { /* one message is told; the others wait for the flow without losing an attempt */
-        flow_take(q, f, e);
-        entry_set_state(q, e, ENTRY_NEW);
-        struct fate_facts facts = {.reason = o->path.reason,
-                                   .stage = o->path.stage,
-                                   .status = {permanent ? 5 : 4, 4, permanent ? 4 : 1},
-                                   .reply = text,
-                                   .ours = ours,
-                                   .remote = o->remote};
-        if (o->path.current != NULL)
-            facts.mx = span_str(o->path.current->name);
-        fates_local(q, e, permanent ? VERDICT_PERM : VERDICT_TEMP, &facts);
-        if (permanent)
-            f->backoff_until_ms = 0;
-    }
-    o->state = OUT_CLOSING;
-    flow_mark(q, f);
+    if (e == NULL)
+        return;
+    flow_take(q, f, e);
+    e->flow = 0;
+    entry_set_state(q, e, ENTRY_NEW);
+    if (o->path.other_family && route_by_family(q, e, !ip_is_v4(&q->lanes[f->lane].address)))
+        return;
+    uint16_t detail = !permanent ? 1 : o->path.reason == REASON_LOOP ? 6 : 4;
+    struct fate_facts facts = {.reason = o->path.reason,
+                               .stage = o->path.stage,
+                               .status = {permanent ? 5 : 4, 4, detail},
+                               .reply = span_str(o->path.text),
+                               .ours = o->path.reason == REASON_SOURCE_ADDRESS,
+                               .remote = o->remote};
+    if (o->path.current != NULL)
+        facts.mx = span_str(o->path.current->name);
+    fates_local(q, e, permanent ? VERDICT_PERM : VERDICT_TEMP, &facts);
+}
+
+void outbound_unreachable(struct outbound *o, bool permanent)
+{
+    struct queue *q = o->deliver->queue;
+    q->env.stats->connect_failures++;
+    if (!permanent && !o->path.other_family)
+        flow_failed(q, o->flow, o->path.reason, span_str(o->path.text));
+    tell_one(o, permanent);
+    leave_flow(o);
     outbound_release(o);
 }
 
@@ -165,18 +187,36 @@ static bool worn_out(const struct outbound *o)
     return most > 0 && o->transactions >= most;
 }
 
+/* Into the idle list, until a message comes or its time is over. */
+static void wait_idle(struct outbound *o)
+{
+    o->state = OUT_IDLE;
+    if (o->idle_link != NULL)
+        return;
+    o->next_idle = o->flow->idle;
+    o->idle_link = &o->flow->idle;
+    if (o->next_idle != NULL)
+        o->next_idle->idle_link = &o->next_idle;
+    o->flow->idle = o;
+    uint32_t idle_s = site_at(o->deliver->queue, o->flow->site)->limits->idle_s;
+    timer_set(o->deliver->queue->env.wheel, &o->timer, 1000ull * idle_s);
+}
+
 /* Gives the connection its next message if the flow may send one; false when there is nothing to do. */
 static bool employ(struct outbound *o)
 {
     struct queue *q = o->deliver->queue;
     struct flow *f = o->flow;
-    if (q->draining || q->paused || flow_is_held(q, f) || f->ready[0] + f->ready[1] == 0)
+    if (q->draining || q->paused || flow_is_held(q, f) || !flow_has_work(q, f))
         return false;
     if (flow_may_send(q, f) == FLOW_WAIT)
         return false;
     idle_leave(o);
     timer_stop(q->env.wheel, &o->timer);
-    return job_take(o);
+    if (job_take(o))
+        return true;
+    wait_idle(o);
+    return false;
 }
 
 void outbound_idle(struct outbound *o)
@@ -185,20 +225,23 @@ void outbound_idle(struct outbound *o)
     o->state = OUT_IDLE;
     if (q->draining || worn_out(o)) {
         quit(o);
-        flow_mark(q, o->flow);
         return;
     }
-    if (employ(o))
+    if (job_take_more(o) || employ(o))
         return;
-    idle_leave(o);
-    o->next_idle = o->flow->idle;
-    o->idle_link = &o->flow->idle;
-    if (o->next_idle != NULL)
-        o->next_idle->idle_link = &o->next_idle;
-    o->flow->idle = o;
-    uint32_t idle_s = site_at(q, o->flow->site)->limits->idle_s;
-    timer_set(q->env.wheel, &o->timer, 1000ull * (idle_s > 0 ? idle_s : IDLE_PRESET_S));
+    wait_idle(o);
     flow_mark(q, o->flow);
+}
+
+void outbound_rest(struct outbound *o)
+{
+    if (o->deliver->queue->draining) {
+        o->state = OUT_IDLE;
+        quit(o);
+        return;
+    }
+    wait_idle(o);
+    flow_mark(o->deliver->queue, o->flow);
 }
 
 void deliver_run(struct deliver *d, struct flow *f)
@@ -206,7 +249,7 @@ void deliver_run(struct deliver *d, struct flow *f)
     struct queue *q = d->queue;
     if (q->draining || q->paused || flow_is_held(q, f))
         return;
-    for (unsigned starts = 0; f->ready[0] + f->ready[1] > 0; starts++) {
+    for (unsigned starts = 0; flow_has_work(q, f); starts++) {
         if (starts == STARTS_PER_RUN) {
             flow_mark(q, f);
             return;
@@ -218,8 +261,8 @@ void deliver_run(struct deliver *d, struct flow *f)
                 return;
             continue;
         }
-        if (f->opening >= f->ready[0] + f->ready[1] || (f->failures > 0 && f->opening > 0))
-            return; /* enough on their way; a failing site is probed by one */
+        if (f->opening >= f->ready[0] + f->ready[1])
+            return; /* enough are on their way */
         if (flow_may_connect(q, f) == FLOW_WAIT)
             return;
         if (outbound_open(d, f) == NULL) {
@@ -247,7 +290,6 @@ static void on_client_idle(void *owner)
         o->flow->opening--;
         o->flow->open++;
         o->deliver->queue->env.stats->connections_out++;
-        flow_succeeded(o->deliver->queue, o->flow);
         o->state = OUT_IDLE;
     }
     if (o->state != OUT_CLOSING)
@@ -256,8 +298,11 @@ static void on_client_idle(void *owner)
 
 static enum reason failure_reason(const struct client_failure *f)
 {
-    if (f->reply != NULL)
-        return f->reply->code >= 500 ? REASON_POLICY_BLOCK : REASON_REMOTE_TEMP;
+    if (f->reply != NULL) {
+        struct classification c;
+        classify_reply(f->stage, f->reply, false, &c);
+        return c.reason == REASON_NONE || c.reason == REASON_DELIVERED ? REASON_PROTOCOL : c.reason;
+    }
     switch (f->err) {
     case 0:
     case -ECONNRESET:
@@ -297,15 +342,12 @@ static void on_client_failed(void *owner, const struct client_failure *f)
     }
     if (o->state == OUT_CLOSING)
         return;
-    idle_leave(o);
-    timer_stop(o->deliver->queue->env.wheel, &o->timer);
-    o->flow->open--;
-    o->state = OUT_CLOSING;
     o->path.reason = failure_reason(f);
-    if (o->transactions == 0) /* it never took a message: back off, or this would be a storm of connections */
+    bool hosts = f->reply == NULL || f->reply->code == 421; /* no verdict about the message */
+    if (o->transactions == 0 && f->in_job && hosts && f->err != -ECANCELED) /* else a storm of connections */
         flow_failed(o->deliver->queue, o->flow, o->path.reason, say);
     job_broken(o, f);
-    flow_mark(o->deliver->queue, o->flow);
+    leave_flow(o);
 }
 
 static void on_client_closed(void *owner)
@@ -316,8 +358,10 @@ static void on_client_closed(void *owner)
         path_next(o);
         return;
     }
+    MUST(o->state == OUT_CLOSING);
+    o->flow->closing--;
     flow_mark(o->deliver->queue, o->flow);
-    o->state = OUT_CLOSING;
+    o->flow = NULL;
     outbound_release(o);
 }
 

@@ -31,6 +31,7 @@ struct path {
     enum smtp_stage stage;
     char text[256];               /* of the last failure, for people */
     bool all_permanent;           /* every host failed with "no such name / no address" */
+    bool other_family;            /* only a lane of the other family could reach a host */
 };
 
 struct outbound {
@@ -44,6 +45,9 @@ struct outbound {
     struct path path;
     struct ip remote;
     uint32_t transactions;        /* completed on this connection */
+    uint64_t opened_ms, started_ms; /* the connection was begun, the transaction */
+    uint32_t *more;               /* IN_FLIGHT entries the peer wants in another transaction (CLI-06) */
+    uint32_t more_count, more_room;
     /* the transaction under way: wiped as one */
     struct job {
         struct msg_id id;
@@ -87,6 +91,10 @@ void path_failed(struct outbound *o, enum smtp_stage stage, enum reason reason, 
 /* deliver_job.c: one transaction */
 /* Takes the next message of the flow. False: nothing to take. */
 bool job_take(struct outbound *o);
+/* Goes on with the recipients of the last message that the peer wants in another transaction. False: there are none (any more). */
+bool job_take_more(struct outbound *o);
+/* They go back to the flow: the connection cannot be used for them. */
+void job_return_more(struct outbound *o);
 void job_on_rcpt(void *owner, unsigned i, const struct smtp_reply *r);
 bool job_on_dot(void *owner);
 void job_on_more(void *owner);
@@ -100,6 +108,8 @@ extern const struct client_events outbound_client_events;
 /* Every address failed: back-off, and the next message is told. */
 void outbound_unreachable(struct outbound *o, bool permanent);
 void outbound_idle(struct outbound *o);
+/* The message came to nothing, the connection is as good as before: idle until the next turn, never by recursion. */
+void outbound_rest(struct outbound *o);
 /* Frees the outbound when nothing refers to it any more: no client, no read, no fate on its way. */
 void outbound_release(struct outbound *o);
 void outbound_fill_facts(const struct outbound *o, struct fate_facts *f);

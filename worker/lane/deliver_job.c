@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+enum { EXPIRED_PER_TAKE = 64 };
+
 static struct queue *queue_of(const struct outbound *o)
 {
     return o->deliver->queue;
@@ -55,16 +57,27 @@ static void settle_all(struct outbound *o, enum verdict v, const struct fate_fac
         o->fate_pending = true;
 }
 
-static void return_all(struct outbound *o)
+static void return_all(struct outbound *o, bool front)
 {
     struct queue *q = queue_of(o);
-    for (unsigned i = o->job.count; i-- > 0;) {
+    for (unsigned k = 0; k < o->job.count; k++) {
+        unsigned i = front ? o->job.count - 1u - k : k; /* their order stays what it was */
         if (o->job.entries[i] == 0)
             continue;
         struct qentry *e = store_entry(&q->store, o->job.entries[i]);
         o->job.entries[i] = 0;
         flow_at(q, e->flow)->in_flight--;
-        fates_return(q, e);
+        fates_return(q, e, front);
+    }
+}
+
+void job_return_more(struct outbound *o)
+{
+    struct queue *q = queue_of(o);
+    while (o->more_count > 0) {
+        struct qentry *e = store_entry(&q->store, o->more[--o->more_count]);
+        flow_at(q, e->flow)->in_flight--;
+        fates_return(q, e, true);
     }
 }
 
@@ -190,22 +203,54 @@ static bool peer_can(struct outbound *o)
     return false;
 }
 
+/* Our own disk or memory: later, without using up an attempt. */
+static void content_lost(struct outbound *o)
+{
+    struct fate_facts f;
+    outbound_fill_facts(o, &f);
+    f.reason = REASON_READ_FAILED;
+    f.status = (struct smtp_enhanced){4, 3, 0};
+    f.reply = span_str(reason_text(REASON_READ_FAILED));
+    f.ours = true;
+    settle_all(o, VERDICT_TEMP, &f, NULL);
+}
+
+static void content_failed(struct outbound *o, enum reason reason)
+{
+    struct queue *q = queue_of(o);
+    if (reason != REASON_DAMAGED) {
+        content_lost(o);
+    } else {
+        for (unsigned i = 0; i < o->job.count; i++) { /* parked: a damaged message is reported, never sent */
+            struct qentry *e = store_entry(&q->store, o->job.entries[i]);
+            flow_at(q, e->flow)->in_flight--;
+            e->flow = 0;
+            e->reason = REASON_DAMAGED;
+            entry_set_state(q, e, ENTRY_PARKED);
+        }
+        q->env.stats->damaged++;
+        char id[ID_TEXT + 1];
+        id_format(o->job.id, id);
+        log_err("message %s is damaged on disk: parked, `mochila show %s`", id, id);
+    }
+    job_wipe(o);
+    outbound_rest(o);
+}
+
 static void hand_over(struct outbound *o)
 {
     struct queue *q = queue_of(o);
     const struct enq *e = &o->job.enq;
-    if (!find_rcpts(o)) {
-        log_err("the envelope of a message does not hold its recipients: parked");
-        return_all(o);
-        job_wipe(o);
-        outbound_idle(o);
+    if (!find_rcpts(o)) { /* the envelope does not hold its recipients */
+        content_failed(o, REASON_DAMAGED);
         return;
     }
     if (!peer_can(o)) {
         job_wipe(o);
-        outbound_idle(o);
+        outbound_rest(o);
         return;
     }
+    o->started_ms = queue_now_ms(q);
     say_attempt(o);
     flow_took_message(q, o->flow);
     const struct content *c = o->job.content;
@@ -222,33 +267,6 @@ static void hand_over(struct outbound *o)
     o->state = OUT_SENDING;
     q->env.stats->marker.id = o->job.id;
     smtp_client_send(o->client, &job);
-}
-
-static void content_failed(struct outbound *o, enum reason reason)
-{
-    struct fate_facts f;
-    outbound_fill_facts(o, &f);
-    f.reason = reason;
-    f.status = (struct smtp_enhanced){4, 3, 0};
-    f.reply = span_str(reason_text(reason));
-    f.ours = true;
-    struct queue *q = queue_of(o);
-    if (reason != REASON_DAMAGED) {
-        settle_all(o, VERDICT_TEMP, &f, NULL);
-    } else {
-        for (unsigned i = 0; i < o->job.count; i++) { /* parked: a damaged message is reported, never sent */
-            struct qentry *e = store_entry(&q->store, o->job.entries[i]);
-            flow_at(q, e->flow)->in_flight--;
-            e->reason = REASON_DAMAGED;
-            entry_set_state(q, e, ENTRY_PARKED);
-        }
-        q->env.stats->damaged++;
-        char id[ID_TEXT + 1];
-        id_format(o->job.id, id);
-        log_err("message %s is damaged on disk: parked, `mochila show %s`", id, id);
-    }
-    job_wipe(o);
-    outbound_idle(o);
 }
 
 static int start_read(struct outbound *o, const struct qmsg *m,
@@ -295,15 +313,10 @@ static void on_record(struct spool_read *r, int res, const struct record_view *v
     hand_over(o);
 }
 
-bool job_take(struct outbound *o)
+/* The entries are chosen: gets their message's content, from the cache or the log. */
+static void load(struct outbound *o)
 {
     struct queue *q = queue_of(o);
-    struct qentry *e = flow_next(q, o->flow);
-    if (e == NULL)
-        return false;
-    take_entries(o, e);
-    if (o->job.count == 0)
-        return false;
     struct qmsg *m = msg_of(o);
     struct content *c = msg_content(m);
     if (c != NULL) {
@@ -312,20 +325,93 @@ bool job_take(struct outbound *o)
         int r = enq_read(span_of(c->meta, c->meta_bytes), &o->job.enq);
         MUST(r == 0);
         hand_over(o);
-        return true;
+        return;
     }
     q->env.stats->read_backs++;
     o->state = OUT_READING;
     o->reading = msg_place(m);
-    if (start_read(o, m, on_record) == 0)
-        return true;
-    return_all(o);
-    job_wipe(o);
-    o->state = OUT_IDLE;
-    return false;
+    if (start_read(o, m, on_record) != 0)
+        content_failed(o, REASON_READ_FAILED);
+}
+
+bool job_take(struct outbound *o)
+{
+    struct queue *q = queue_of(o);
+    struct qentry *e = NULL;
+    for (unsigned i = 0; i < EXPIRED_PER_TAKE && (e = flow_next(q, o->flow)) != NULL; i++) {
+        if (store_msg(&q->store, e->msg)->expires_s > queue_now_unix_s(q))
+            break;
+        entry_expire(q, e); /* the sweep has not come by yet */
+        e = NULL;
+    }
+    if (e == NULL) {
+        flow_mark(q, o->flow);
+        return false;
+    }
+    take_entries(o, e);
+    if (o->job.count == 0)
+        return false;
+    load(o);
+    return true;
+}
+
+/* Wanted, and not ended or held meanwhile. */
+static void take_if_open(struct outbound *o, uint32_t entry)
+{
+    struct queue *q = queue_of(o);
+    struct qentry *e = store_entry(&q->store, entry);
+    if (e->cancel == FATE_NONE && !q->held_some) {
+        o->job.entries[o->job.count++] = entry;
+        return;
+    }
+    flow_at(q, e->flow)->in_flight--;
+    fates_return(q, e, true);
+}
+
+bool job_take_more(struct outbound *o)
+{
+    struct queue *q = queue_of(o);
+    if (o->more_count == 0)
+        return false;
+    if (q->paused || flow_is_held(q, o->flow) || o->flow->suspended_until_ms > queue_now_ms(q)) {
+        job_return_more(o);
+        return false;
+    }
+    MUST(o->more_count <= o->room);
+    uint32_t count = o->more_count;
+    o->more_count = 0;
+    o->job.entries = o->entry_room;
+    o->job.rcpts = o->rcpt_room;
+    struct msg_id id = store_msg(&q->store, store_entry(&q->store, o->more[0])->msg)->id;
+    for (uint32_t i = 0; i < count; i++)
+        take_if_open(o, o->more[i]);
+    if (o->job.count == 0) {
+        o->job.entries = NULL;
+        o->job.rcpts = NULL;
+        return false;
+    }
+    o->job.id = id;
+    o->deliver->busy++;
+    load(o);
+    return true;
 }
 
 /* --- what the peer said --- */
+
+/* "Too many": it goes on this connection at once when this transaction is over. */
+static bool keep_for_more(struct outbound *o, unsigned i)
+{
+    if (o->more_room < o->room) {
+        uint32_t *p = realloc(o->more, o->room * sizeof *p);
+        if (p == NULL)
+            return false;
+        o->more = p;
+        o->more_room = o->room;
+    }
+    o->more[o->more_count++] = o->job.entries[i];
+    o->job.entries[i] = 0;
+    return true;
+}
 
 void job_on_rcpt(void *owner, unsigned i, const struct smtp_reply *r)
 {
@@ -339,6 +425,8 @@ void job_on_rcpt(void *owner, unsigned i, const struct smtp_reply *r)
     }
     if (o->job.entries[i] == 0)
         return;
+    if (c.verdict == VERDICT_MORE && keep_for_more(o, i))
+        return;
     struct qentry *e = store_entry(&q->store, o->job.entries[i]);
     struct fate_facts f;
     outbound_fill_facts(o, &f);
@@ -350,6 +438,7 @@ void job_on_rcpt(void *owner, unsigned i, const struct smtp_reply *r)
     o->job.entries[i] = 0;
     flow_at(q, e->flow)->in_flight--;
     fates_apply(q, &e, 1, c.verdict, &f, NULL);
+    flow_judge(q, o->flow, &c, f.reply);
 }
 
 static void note_dot(struct outbound *o, struct spool_wait *wait)
@@ -435,9 +524,10 @@ void job_on_more(void *owner)
         smtp_client_abort(o->client);
 }
 
-void job_on_done(void *owner, enum smtp_stage stage, const struct smtp_reply *r)
+/* Every recipient still open gets this reply. Returns what the reply means. */
+static struct classification settle_by_reply(struct outbound *o, enum smtp_stage stage,
+                                             const struct smtp_reply *r)
 {
-    struct outbound *o = owner;
     struct classification c;
     classify_reply(stage, r, false, &c);
     struct fate_facts f;
@@ -448,36 +538,55 @@ void job_on_done(void *owner, enum smtp_stage stage, const struct smtp_reply *r)
     f.reply = span_of(r->text, r->text_bytes);
     if (o->job.rcpts != NULL && o->job.count == 1)
         f.rcpt = o->job.rcpts[0];
-    o->transactions++;
     settle_all(o, c.verdict == VERDICT_MORE ? VERDICT_TEMP : c.verdict, &f, &o->fate_wait);
-    job_wipe(o);
-    if (c.scope == SCOPE_PAIR && c.verdict != VERDICT_OK)
-        flow_failed(queue_of(o), o->flow, c.reason, f.reply);
+    return c;
 }
 
-void job_broken(struct outbound *o, const struct client_failure *f)
+void job_on_done(void *owner, enum smtp_stage stage, const struct smtp_reply *r)
 {
-    struct queue *q = queue_of(o);
-    if (id_is_none(o->job.id))
-        return;
-    bool blame = f->in_job && f->reply == NULL && (f->stage == STAGE_DATA || o->transactions == 0);
-    if (!f->dot_sent && !blame) {
-        /* The connection's trouble, not the message's: no attempt is used up (CLI-10); the flow backs off if it
-           never worked. A message at which a fresh connection dies is deferred, or it would block the others. */
-        return_all(o);
-        return;
-    }
+    struct outbound *o = owner;
+    o->transactions++;
+    struct classification c = settle_by_reply(o, stage, r);
+    job_wipe(o);
+    if (c.verdict == VERDICT_OK || (c.scope != SCOPE_PAIR && c.scope != SCOPE_SITE))
+        flow_succeeded(queue_of(o), o->flow, o->opened_ms, o->started_ms);
+    else if (stage != STAGE_RCPT) /* that one was heard in job_on_rcpt */
+        flow_judge(queue_of(o), o->flow, &c, span_of(r->text, r->text_bytes));
+}
+
+static void in_doubt(struct outbound *o, const struct client_failure *f)
+{
     struct fate_facts facts;
     outbound_fill_facts(o, &facts);
     facts.stage = f->dot_sent ? STAGE_DOT : f->stage;
     facts.reason = f->dot_sent ? REASON_IN_DOUBT : o->path.reason;
     facts.status = (struct smtp_enhanced){4, 4, 2};
-    facts.reply = f->reply != NULL
-                      ? span_of(f->reply->text, f->reply->text_bytes)
-                      : span_str(f->dot_sent ? "connection lost after the final dot: possible duplicate"
-                                             : "connection lost while the message was sent");
-    facts.ours = f->err == -ECANCELED;
+    facts.reply = span_str(f->dot_sent ? "connection lost after the final dot: possible duplicate"
+                                       : "connection lost while the message was sent");
     if (f->dot_sent)
-        q->env.stats->in_doubt++;
+        queue_of(o)->env.stats->in_doubt++;
     settle_all(o, VERDICT_TEMP, &facts, NULL);
+}
+
+/*
+ * Whose fault was it? A reply in the middle of the content is about the message. A connection that ended is the host's own trouble and
+ * uses up no attempt (CLI-10), unless the final dot was out (CLI-09) or a fresh connection died without a word at this message.
+ */
+void job_broken(struct outbound *o, const struct client_failure *f)
+{
+    if (id_is_none(o->job.id))
+        return;
+    bool fresh = o->transactions == 0;
+    if (f->err == -ECANCELED && f->dot_sent) {
+        in_doubt(o, f);
+    } else if (f->err == -ECANCELED) {
+        content_lost(o);
+    } else if (f->reply != NULL && f->reply->code >= 400 && f->reply->code != 421) {
+        settle_by_reply(o, STAGE_DOT, f->reply);
+    } else if ((f->reply == NULL || f->reply->code < 400) &&
+               (f->dot_sent || f->stage == STAGE_DATA || fresh)) {
+        in_doubt(o, f);
+    } else {
+        return_all(o, !fresh); /* at which a fresh connection ended must not stand in the way of others */
+    }
 }

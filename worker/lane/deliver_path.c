@@ -114,8 +114,10 @@ static void take_ips(struct outbound *o, const struct ip *ips, unsigned count)
     snprintf(text, sizeof text, "%s has no address that lane %s may use (%u of the other family, %u refused)",
              p->current->name, q->lanes[o->flow->lane].name, wrong_family, refused);
     path_failed(o, STAGE_CONNECT, refused > 0 ? REASON_LOOP : REASON_DNS_NO_ADDRESS, span_str(text));
-    if (wrong_family > 0 && refused == 0)
+    if (wrong_family > 0 && refused == 0) {
         p->all_permanent = false; /* another lane could reach it */
+        p->other_family = p->tried == 0;
+    }
 }
 
 static void take_answer(struct outbound *o, const struct dns_answer *a)

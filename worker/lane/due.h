@@ -1,8 +1,9 @@
 /*
  * due - entries waiting for their next attempt: a two-level wheel of seconds over lists of entry indices.
  *
- * Costs nothing per entry beyond the entry's own links. Wall-clock seconds, because due times outlive the
- * process; a clock that steps back makes entries wait longer, one that steps forward makes them due: neither loses anything.
+ * Costs nothing per entry beyond the entry's own links. Wall-clock seconds, because due times outlive the process. A clock
+ * that steps forward makes entries due; one that steps back makes them wait until it has come there again: neither loses
+ * anything, and neither makes a storm.
  */
 #ifndef WORKER_DUE_H
 #define WORKER_DUE_H
@@ -14,7 +15,7 @@ struct due {
     struct qlist near[DUE_SLOTS]; /* second s: slot s % DUE_SLOTS, when within DUE_SLOTS of now */
     struct qlist far[DUE_SLOTS];  /* block s / DUE_SLOTS: slot of that % DUE_SLOTS (194 days) */
     uint32_t now_s;
-    uint32_t count;
+    uint32_t count, near_count;
 };
 
 void due_init(struct due *d, uint32_t now_s);

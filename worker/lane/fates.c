@@ -3,7 +3,7 @@
 #include "worker/lane/flow.h"
 #include "worker/lane/shard.h"
 
-enum { OURS_RETRY_S = 10, INDICES_MAX = LIMIT_RECIPIENTS };
+enum { OURS_RETRY_S = 10, INDICES_MAX = LIMIT_RECIPIENTS, REFUSED_LIFETIME_S = 86400 };
 
 static struct span first_address(struct queue *q, const struct qmsg *m, const struct qentry *e)
 {
@@ -134,10 +134,14 @@ static void finish(struct queue *q, struct qentry **entries, unsigned count, enu
         say(q, entries[i], &s, f);
     }
     count_fate(q, lane, fate, count);
+    if (fate == FATE_DELIVERED)
+        for (unsigned i = 0; i < count; i++)
+            domain_at(q, entries[i]->domain)->delivered_s = queue_now_unix_s(q);
     shard_note(lane->shard, &n, wait);
     for (unsigned i = 0; i < count; i++) {
         entries[i]->reason = (uint8_t)f->reason;
         entries[i]->reply = reply_intern(q, f->reply);
+        entries[i]->flow = 0;
         if (owed) {
             entry_set_state(q, entries[i], ENTRY_BOUNCE_DUE);
             shard_uncache(q, store_msg(&q->store, entries[i]->msg));
@@ -147,36 +151,38 @@ static void finish(struct queue *q, struct qentry **entries, unsigned count, enu
     }
 }
 
-/* +-jitter % around ms, never 0. */
-static uint64_t jittered(struct queue *q, uint64_t s)
+uint64_t retry_wait_s(const struct config *c, bool transactional, unsigned attempts,
+                      enum reason reason, uint32_t dice)
 {
-    uint64_t percent = q->env.config->queue.retry_jitter_percent;
-    uint64_t span = s * 1000 * percent / 100;
-    uint64_t ms = s * 1000 - span + rng_below(q->env.rng, 2 * span + 1);
-    return (ms + 999) / 1000;
-}
-
-uint32_t retry_due(struct queue *q, const struct qmsg *m, unsigned attempts, enum reason reason)
-{
-    const struct config *c = q->env.config;
+    MUST(attempts > 0);
+    uint64_t most = transactional ? c->queue.retry_max_transactional_s : c->queue.retry_max_s;
     uint64_t s = reason == REASON_GREYLISTED ? c->queue.retry_greylist_s : c->queue.retry_first_s;
-    uint64_t most = m->class_ == CLASS_TRANSACTIONAL ? c->queue.retry_max_transactional_s
-                                                     : c->queue.retry_max_s;
     for (unsigned i = 1; i < attempts && s < most; i++)
         s *= 2;
-    if (s > most)
+    if (s > most || reason == REASON_LASTING)
         s = most;
-    uint64_t due = queue_now_unix_s(q) + jittered(q, s);
+    uint64_t span = s * 1000 * c->queue.retry_jitter_percent / 100;
+    return (s * 1000 - span + dice % (2 * span + 1) + 999) / 1000;
+}
+
+/* The recipients of a message that fail together wait for the same time: they are tried together again (CLI-23). */
+static uint32_t retry_due(const struct queue *q, const struct qmsg *m, unsigned attempts,
+                          enum reason reason)
+{
+    uint32_t dice = hash_u64(((uint64_t)id_hash(m->id) << 16) + attempts);
+    uint64_t due = queue_now_unix_s(q) + retry_wait_s(q->env.config, m->class_ == CLASS_TRANSACTIONAL,
+                                                      attempts, reason, dice);
     return due > m->expires_s ? m->expires_s : (uint32_t)due;
 }
 
-/* A full mailbox is waited for, but not for as long as the queue's lifetime. */
-static void shorten_for_full_mailbox(struct queue *q, struct qmsg *m, enum reason reason)
+/* A full mailbox, or a 5yz that says it will pass, is waited for, but not for as long as the queue's lifetime. */
+static void shorten_lifetime(const struct queue *q, struct qmsg *m, const struct fate_facts *f)
 {
-    uint32_t most = m->received_s + q->env.config->queue.mailbox_full_lifetime_s;
-    if (reason == REASON_MAILBOX_FULL && q->env.config->queue.mailbox_full_lifetime_s > 0 &&
-        m->expires_s > most)
-        m->expires_s = most;
+    uint32_t most = f->status.class_ == 5                ? REFUSED_LIFETIME_S
+                    : f->reason == REASON_MAILBOX_FULL ? q->env.config->queue.mailbox_full_lifetime_s
+                                                       : 0;
+    if (most > 0 && m->expires_s > m->received_s + most)
+        m->expires_s = m->received_s + most;
 }
 
 static void defer_one(struct queue *q, struct qentry *e, const struct fate_facts *f)
@@ -184,13 +190,14 @@ static void defer_one(struct queue *q, struct qentry *e, const struct fate_facts
     struct qmsg *m = store_msg(&q->store, e->msg);
     struct lane *lane = &q->lanes[m->lane];
     entry_set_state(q, e, ENTRY_NEW);
+    e->flow = 0;
     e->reply = reply_intern(q, f->reply);
     if (f->ours) {
         entry_wait(q, e, queue_now_unix_s(q) + OURS_RETRY_S, f->reason);
         return;
     }
     e->attempts++;
-    shorten_for_full_mailbox(q, m, f->reason);
+    shorten_lifetime(q, m, f);
     uint32_t due = retry_due(q, m, e->attempts, f->reason);
     struct note_facts n = {.type = RECORD_DEFER};
     note(q, &e, 1, &n, f);
@@ -243,7 +250,7 @@ bool fates_apply(struct queue *q, struct qentry **entries, unsigned count, enum 
         break;
     }
     for (unsigned i = 0; i < count; i++)
-        fates_return(q, entries[i]);
+        fates_return(q, entries[i], true);
     return false;
 }
 
@@ -271,7 +278,7 @@ void fates_end(struct queue *q, struct qentry *e, enum fate fate, const struct f
     finish(q, &e, 1, fate, f, NULL);
 }
 
-void fates_return(struct queue *q, struct qentry *e)
+void fates_return(struct queue *q, struct qentry *e, bool front)
 {
     MUST(e->state == ENTRY_IN_FLIGHT);
     if (e->cancel != FATE_NONE) {
@@ -281,8 +288,13 @@ void fates_return(struct queue *q, struct qentry *e)
         return;
     }
     struct flow *f = flow_at(q, e->flow);
+    e->flow = 0;
     entry_set_state(q, e, ENTRY_NEW);
-    if (flow_push(q, f, e, true) != 0) {
+    if (q->held_some || domain_at(q, e->domain)->held) { /* a hold may have come meanwhile */
+        entry_place(q, e);
+        return;
+    }
+    if (flow_push(q, f, e, front) != 0) {
         entry_wait(q, e, queue_now_unix_s(q) + OURS_RETRY_S, REASON_NONE);
         return;
     }

@@ -33,9 +33,16 @@ bool fates_apply(struct queue *q, struct qentry **entries, unsigned count, enum 
 void fates_local(struct queue *q, struct qentry *e, enum verdict verdict, const struct fate_facts *f);
 /* Ends an entry in any state but IN_FLIGHT (that one: when its attempt ends): expired or deleted. */
 void fates_end(struct queue *q, struct qentry *e, enum fate fate, const struct fate_facts *f);
-/* Puts an IN_FLIGHT entry back at the front of its flow without using up an attempt. */
-void fates_return(struct queue *q, struct qentry *e);
-/* Unix time of the next attempt after `attempts` failed ones (>= 1). */
-uint32_t retry_due(struct queue *q, const struct qmsg *m, unsigned attempts, enum reason reason);
+/*
+ * Puts an IN_FLIGHT entry back into its flow without using up an attempt: at the front when it was just unlucky, at the end when its
+ * own try may be what the peer did not like.
+ */
+void fates_return(struct queue *q, struct qentry *e, bool front);
+/*
+ * Seconds until the next attempt after `attempts` failed ones (>= 1), never 0. The jitter comes from `dice`: with the same dice
+ * the same wait.
+ */
+uint64_t retry_wait_s(const struct config *c, bool transactional, unsigned attempts,
+                      enum reason reason, uint32_t dice);
 
 #endif

@@ -128,23 +128,71 @@ void flow_take(struct queue *q, struct flow *f, struct qentry *e)
     remove_from(q, f, e, 1);
 }
 
-/* Deficit round robin over the tenants of one class; a held tenant is passed over. */
+static bool may_go(const struct queue *q, const struct share *s)
+{
+    return !q->tenants[s->tenant].held;
+}
+
+/*
+ * Every share has used up its turn: all that may go get as many rounds as the first of them needs to be
+ * served. A message with many recipients can leave a share far below zero, so one round may not be enough.
+ * False: none may go.
+ */
+static bool top_up(struct queue *q, struct flow *f, unsigned class_)
+{
+    int32_t rounds = INT32_MAX;
+    uint32_t i = f->ring[class_];
+    do {
+        const struct share *s = share_at(q, i);
+        int32_t weight = (int32_t)q->tenants[s->tenant].weight;
+        int32_t need = s->deficit > 0 ? 0 : -s->deficit / weight + 1;
+        if (may_go(q, s) && need < rounds)
+            rounds = need;
+        i = s->next;
+    } while (i != f->ring[class_]);
+    if (rounds == INT32_MAX)
+        return false;
+    do {
+        struct share *s = share_at(q, i);
+        if (may_go(q, s) && s->deficit <= 0)
+            s->deficit += rounds * (int32_t)q->tenants[s->tenant].weight;
+        i = s->next;
+    } while (i != f->ring[class_]);
+    return true;
+}
+
+/* Deficit round robin over the tenants of one class; a held tenant is passed over and saves nothing up. */
 static struct qentry *next_of_class(struct queue *q, struct flow *f, unsigned class_)
 {
     uint32_t start = f->ring[class_];
     if (start == 0)
         return NULL;
-    for (int laps = 0; laps < 2;) {
-        struct share *s = share_at(q, f->ring[class_]);
-        if (s->deficit > 0 && !q->tenants[s->tenant].held)
-            return qlist_first(&q->store, &s->list);
-        f->ring[class_] = s->next;
-        struct share *after = share_at(q, s->next);
-        if (after->deficit <= 0)
-            after->deficit += (int32_t)q->tenants[after->tenant].weight;
-        laps += f->ring[class_] == start;
+    for (int tries = 0; tries < 2; tries++) {
+        do {
+            struct share *s = share_at(q, f->ring[class_]);
+            if (s->deficit > 0 && may_go(q, s))
+                return qlist_first(&q->store, &s->list);
+            f->ring[class_] = s->next;
+        } while (f->ring[class_] != start);
+        if (!top_up(q, f, class_))
+            break;
     }
     return NULL;
+}
+
+bool flow_has_work(const struct queue *q, const struct flow *f)
+{
+    for (unsigned class_ = 0; class_ < 2; class_++) {
+        uint32_t i = f->ring[class_];
+        if (i == 0)
+            continue;
+        do {
+            if (may_go(q, share_at(q, i)))
+                return true;
+            i = share_at(q, i)->next;
+        } while (i != f->ring[class_]);
+    }
+    return false;
 }
 
 struct qentry *flow_next(struct queue *q, struct flow *f)
@@ -208,28 +256,29 @@ static void refill(const struct queue *q, struct flow *f)
         f->connect_tokens = lim->new_connections_per_s > 0 ? lim->new_connections_per_s : 1;
 }
 
+/* One timer serves every wait: an earlier wake-up only looks again, a later one would be a stall. */
+static void wake_in(struct queue *q, struct flow *f, uint64_t ms)
+{
+    if (!timer_is_set(&f->timer) || f->timer.due_ms > q->env.wheel->now_ms + ms)
+        timer_set(q->env.wheel, &f->timer, ms > 0 ? ms : 1);
+}
+
 static enum flow_permit wait_for(struct queue *q, struct flow *f, enum reason why, uint64_t ms)
 {
     f->why = (uint8_t)why;
-    if (!timer_is_set(&f->timer))
-        timer_set(q->env.wheel, &f->timer, ms > 0 ? ms : 1);
+    wake_in(q, f, ms);
     return FLOW_WAIT;
-}
-
-static enum flow_permit may_start(struct queue *q, struct flow *f)
-{
-    uint64_t now = queue_now_ms(q);
-    if (f->suspended_until_ms > now)
-        return wait_for(q, f, REASON_SUSPENDED, f->suspended_until_ms - now);
-    if (f->backoff_until_ms > now)
-        return wait_for(q, f, REASON_BACKOFF, f->backoff_until_ms - now);
-    return FLOW_GO;
 }
 
 enum flow_permit flow_may_send(struct queue *q, struct flow *f)
 {
-    if (may_start(q, f) == FLOW_WAIT)
-        return FLOW_WAIT;
+    uint64_t now = queue_now_ms(q);
+    if (f->suspended_until_ms > now)
+        return wait_for(q, f, REASON_SUSPENDED, f->suspended_until_ms - now);
+    if (f->complaints > 0 && f->in_flight > 0) {
+        f->why = REASON_SUSPENDED;
+        return FLOW_WAIT; /* on probation: one message at a time, until one gets through */
+    }
     uint32_t rate = limits_of(q, f)->messages_per_s;
     if (rate == 0)
         return FLOW_GO;
@@ -241,10 +290,15 @@ enum flow_permit flow_may_send(struct queue *q, struct flow *f)
 
 enum flow_permit flow_may_connect(struct queue *q, struct flow *f)
 {
-    if (may_start(q, f) == FLOW_WAIT)
-        return FLOW_WAIT;
+    uint64_t now = queue_now_ms(q);
+    if (f->backoff_until_ms > now)
+        return wait_for(q, f, REASON_BACKOFF, f->backoff_until_ms - now);
+    if (f->failures > 0 && f->opening > 0) {
+        f->why = REASON_BACKOFF;
+        return FLOW_WAIT; /* a failing site is probed by one */
+    }
     const struct config_limits *lim = limits_of(q, f);
-    if (lim->connections > 0 && f->open + f->opening >= lim->connections) {
+    if (lim->connections > 0 && f->open + f->opening + f->closing >= lim->connections) {
         f->why = REASON_CONNECTIONS;
         return FLOW_WAIT;
     }
@@ -270,37 +324,73 @@ void flow_took_connect(struct queue *q, struct flow *f)
         f->connect_tokens -= 1.0;
 }
 
-void flow_suspend(struct queue *q, struct flow *f, uint64_t ms, enum reason why)
+/* The pause after one failure more than `before` in a row: exponential with jitter. */
+static uint64_t pause_ms(struct queue *q, uint32_t before)
 {
-    uint64_t until = queue_now_ms(q) + ms;
-    if (until > f->suspended_until_ms)
-        f->suspended_until_ms = until;
-    f->why = (uint8_t)why;
-    timer_set(q->env.wheel, &f->timer, ms);
+    const struct config *c = q->env.config;
+    uint64_t s = c->client.host_retry_s;
+    for (uint32_t i = 0; i < before && s < c->client.host_retry_max_s; i++)
+        s *= 2;
+    if (s > c->client.host_retry_max_s)
+        s = c->client.host_retry_max_s;
+    uint64_t ms = s * 1000;
+    return ms - ms / 5 + rng_below(q->env.rng, ms * 2 / 5 + 1);
 }
 
 void flow_failed(struct queue *q, struct flow *f, enum reason why, struct span reply)
 {
-    const struct config *c = q->env.config;
-    uint64_t s = c->client.host_retry_s;
-    for (uint32_t i = 0; i < f->failures && s < c->client.host_retry_max_s; i++)
-        s *= 2;
-    if (s > c->client.host_retry_max_s)
-        s = c->client.host_retry_max_s;
-    f->failures++;
-    uint64_t ms = s * 1000;
-    ms = ms - ms / 5 + rng_below(q->env.rng, ms * 2 / 5 + 1);
-    f->backoff_until_ms = queue_now_ms(q) + ms;
+    uint64_t now = queue_now_ms(q);
     f->last_reply = reply_intern(q, reply);
     f->why = (uint8_t)why;
-    timer_set(q->env.wheel, &f->timer, ms);
+    if (f->backoff_until_ms > now)
+        return; /* connections that were on their way together are one failure */
+    uint64_t ms = pause_ms(q, f->failures++);
+    f->failed_ms = now;
+    f->backoff_until_ms = now + ms;
+    wake_in(q, f, ms);
 }
 
-void flow_succeeded(struct queue *q, struct flow *f)
+static void suspend(struct queue *q, struct flow *f, uint64_t ms)
 {
-    (void)q;
-    f->failures = 0;
-    f->backoff_until_ms = 0;
+    f->suspended_until_ms = queue_now_ms(q) + ms;
+    f->why = REASON_SUSPENDED;
+    wake_in(q, f, ms);
+}
+
+void flow_judge(struct queue *q, struct flow *f, const struct classification *c, struct span reply)
+{
+    switch (c->scope) {
+    case SCOPE_PAIR:
+    case SCOPE_SITE:
+        break;
+    case SCOPE_NONE:
+    case SCOPE_RECIPIENT:
+    case SCOPE_MESSAGE:
+    case SCOPE_CONNECTION:
+    case SCOPE_HOST:
+    case SCOPE_DOMAIN:
+        return;
+    }
+    f->last_reply = reply_intern(q, reply);
+    if (f->suspended_until_ms > queue_now_ms(q))
+        return; /* an answer to what was under way already */
+    uint64_t longest = 1000ull * q->env.config->client.host_retry_max_s;
+    uint64_t ms = pause_ms(q, f->complaints++);
+    f->complained_ms = queue_now_ms(q);
+    suspend(q, f, c->verdict == VERDICT_PERM || c->reason == REASON_LASTING ? longest : ms);
+}
+
+void flow_succeeded(struct queue *q, struct flow *f, uint64_t opened_ms, uint64_t started_ms)
+{
+    if (f->failures > 0 && opened_ms >= f->failed_ms) {
+        f->failures = 0;
+        f->backoff_until_ms = 0;
+        flow_mark(q, f);
+    }
+    if (f->complaints > 0 && started_ms >= f->complained_ms) {
+        f->complaints = 0;
+        flow_mark(q, f);
+    }
 }
 
 static bool buckets_full(struct queue *q, struct flow *f)
@@ -310,15 +400,26 @@ static bool buckets_full(struct queue *q, struct flow *f)
     return f->message_tokens >= lim->messages_per_s && f->connect_tokens >= lim->new_connections_per_s;
 }
 
+/* What a flow has learned outlives its mail, but not for ever: that would be one flow for each dead domain of a list. */
+static uint64_t remembered_until_ms(const struct queue *q, const struct flow *f)
+{
+    uint64_t longest = 1000ull * q->env.config->client.host_retry_max_s;
+    uint64_t until = f->failures > 0 ? f->backoff_until_ms + longest : 0;
+    uint64_t also = f->complaints > 0 ? f->suspended_until_ms + longest : f->suspended_until_ms;
+    return until > also ? until : also;
+}
+
 void flow_release(struct queue *q, struct flow *f)
 {
-    if (f->ready[0] + f->ready[1] + f->in_flight + f->opening + f->open > 0 || f->marked)
+    if (f->ready[0] + f->ready[1] + f->in_flight + f->opening + f->open + f->closing > 0 || f->marked)
         return;
-    uint64_t now = queue_now_ms(q);
-    if (f->backoff_until_ms > now || f->suspended_until_ms > now || f->failures > 0)
-        return; /* what it learned outlives its mail */
+    uint64_t now = queue_now_ms(q), until = remembered_until_ms(q, f);
+    if (until > now) {
+        wake_in(q, f, until - now);
+        return;
+    }
     if (!buckets_full(q, f)) {
-        timer_set(q->env.wheel, &f->timer, 1000);
+        wake_in(q, f, 1000);
         return;
     }
     timer_stop(q->env.wheel, &f->timer);

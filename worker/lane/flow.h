@@ -27,12 +27,23 @@ enum flow_permit flow_may_connect(struct queue *q, struct flow *f);
 void flow_took_message(struct queue *q, struct flow *f);
 void flow_took_connect(struct queue *q, struct flow *f);
 
-/* A connect or greeting failed at every address: exponential back-off with jitter. */
+/*
+ * No host took a connection, or a new one ended before its first message: no new connection for a while, twice as long each
+ * time, with jitter. Connections that work go on.
+ */
 void flow_failed(struct queue *q, struct flow *f, enum reason why, struct span reply);
-void flow_succeeded(struct queue *q, struct flow *f);
-/* No attempts for `ms`, and f->why says why. */
-void flow_suspend(struct queue *q, struct flow *f, uint64_t ms, enum reason why);
-/* Frees the flow when it holds nothing and is not needed for a limit any more. */
+/*
+ * What a reply says about this lane at this site (scope PAIR or SITE): no attempts at all for a while; a refusal for good or one
+ * that says it will last means the longest pause. Other scopes change nothing.
+ */
+void flow_judge(struct queue *q, struct flow *f, const struct classification *c, struct span reply);
+/*
+ * A transaction begun at started_ms was answered on a connection begun at opened_ms: forgives failures and complaints that are older.
+ */
+void flow_succeeded(struct queue *q, struct flow *f, uint64_t opened_ms, uint64_t started_ms);
+/* Is there an entry that is not of a held tenant? */
+bool flow_has_work(const struct queue *q, const struct flow *f);
+/* Frees the flow when it holds nothing and is not needed for a limit or a back-off any more. */
 void flow_release(struct queue *q, struct flow *f);
 uint32_t flow_index(const struct queue *q, const struct flow *f);
 bool flow_is_held(const struct queue *q, const struct flow *f);

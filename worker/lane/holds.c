@@ -26,7 +26,7 @@ static bool has_hold(const struct queue *q, const char *kind, const char *value,
     return false;
 }
 
-static bool message_held(const struct queue *q, struct msg_id id)
+bool hold_applies_to_message(const struct queue *q, struct msg_id id)
 {
     char text[ID_TEXT + 1];
     id_format(id, text);
@@ -40,7 +40,10 @@ static void mark_flows(struct queue *q)
             flow_mark(q, flow_at(q, q->flow_by_pair.slots[i].value));
 }
 
-/* Single messages: few, so the entries are swept only when a message hold came or went. */
+/*
+ * Single messages and domains: few, so the entries are swept when a hold came or went; what is in flight meets
+ * its hold in entry_place when its attempt ends.
+ */
 static void apply_to_messages(struct queue *q)
 {
     for (uint32_t i = 1; i < store_entry_end(&q->store); i++) {
@@ -48,14 +51,15 @@ static void apply_to_messages(struct queue *q)
         if (e == NULL || e->state == ENTRY_IN_FLIGHT || e->state == ENTRY_BOUNCE_DUE ||
             e->state == ENTRY_PARKED || e->state == ENTRY_NEW)
             continue;
-        bool held = message_held(q, store_msg(&q->store, e->msg)->id);
+        bool held = q->held_some && hold_applies_to_message(q, store_msg(&q->store, e->msg)->id);
         bool by_domain = e->state == ENTRY_WAITING && e->reason == REASON_HELD_SITE;
+        bool about_to_go = e->state == ENTRY_READY || e->state == ENTRY_RESOLVING;
         if (held && e->state != ENTRY_HELD) {
             entry_unlist(q, e);
             e->reason = REASON_HELD_MESSAGE;
             entry_set_state(q, e, ENTRY_HELD);
         } else if ((!held && e->state == ENTRY_HELD) ||
-                   (by_domain && !domain_at(q, e->domain)->held)) {
+                   (domain_at(q, e->domain)->held ? about_to_go : by_domain)) {
             entry_unlist(q, e);
             e->due_s = 0;
             entry_place(q, e);
@@ -73,6 +77,9 @@ static void holds_apply(struct queue *q)
     q->held_all = false;
     for (uint32_t i = 0; i < q->hold_count; i++)
         q->held_all = q->held_all || is_kind(&q->holds[i], "all");
+    q->held_some = false;
+    for (uint32_t i = 0; i < q->hold_count; i++)
+        q->held_some = q->held_some || is_kind(&q->holds[i], "message");
     for (uint32_t i = 0; i < q->lane_count; i++) {
         char number[16];
         snprintf(number, sizeof number, "%u", q->lanes[i].number);

@@ -24,7 +24,8 @@ enum {
     SITES_MAX = 1 << 20,
     FLOWS_MAX = 4 << 20,
     LANE_GONE_RETRY_S = 60,
-    HELD_RECHECK_S = 3600
+    HELD_RECHECK_S = 3600,
+    TOGETHER_S = 2
 };
 
 uint64_t queue_now_ms(const struct queue *q)
@@ -189,6 +190,15 @@ void entry_place(struct queue *q, struct qentry *e)
         entry_wait(q, e, e->due_s, (enum reason)e->reason);
         return;
     }
+    if (store_msg(&q->store, e->msg)->expires_s <= queue_now_unix_s(q)) {
+        entry_expire(q, e);
+        return;
+    }
+    if (q->held_some && hold_applies_to_message(q, store_msg(&q->store, e->msg)->id)) {
+        e->reason = REASON_HELD_MESSAGE;
+        entry_set_state(q, e, ENTRY_HELD);
+        return;
+    }
     struct domain *d = domain_at(q, e->domain);
     if (d->held) {
         entry_wait(q, e, queue_now_unix_s(q) + HELD_RECHECK_S, REASON_HELD_SITE);
@@ -222,16 +232,36 @@ void entry_end(struct queue *q, struct qentry *e)
         shard_forget(q, m);
 }
 
+/*
+ * Recipients of one domain that were deferred together are tried together: a second between their due times must not
+ * make two transactions of one (CLI-23).
+ */
+static void wake_siblings(struct queue *q, const struct qentry *e)
+{
+    const struct qmsg *m = store_msg(&q->store, e->msg);
+    for (uint32_t i = m->live > 1 ? m->first : 0; i != 0;) {
+        struct qentry *s = store_entry(&q->store, i);
+        i = s->sibling;
+        if (s->state != ENTRY_WAITING || s->domain != e->domain || s->reason != e->reason ||
+            s->due_s > e->due_s + TOGETHER_S)
+            continue;
+        entry_unlist(q, s);
+        s->due_s = 0;
+        entry_place(q, s);
+    }
+}
+
 static void on_due(void *ctx, struct qentry *e)
 {
     struct queue *q = ctx;
     entry_set_state(q, e, ENTRY_NEW);
+    wake_siblings(q, e);
     if (entry_lane(q, e)->gone && route_again(q, e))
         return;
     entry_place(q, e);
 }
 
-static void expire(struct queue *q, struct qentry *e)
+void entry_expire(struct queue *q, struct qentry *e)
 {
     static const char text[] = "not delivered within its lifetime";
     struct fate_facts f = {.reason = REASON_EXPIRED, .status = {5, 4, 7}};
@@ -255,7 +285,7 @@ static void sweep(struct queue *q)
         if (e == NULL || e->state == ENTRY_PARKED || e->state == ENTRY_BOUNCE_DUE)
             continue;
         if (store_msg(&q->store, e->msg)->expires_s <= now_s)
-            expire(q, e);
+            entry_expire(q, e);
     }
 }
 

@@ -62,7 +62,7 @@ struct site_host {
     char name[LIMIT_DOMAIN_BYTES + 1];
 };
 struct site {
-    char *key;            /* sorted host names, or route */
+    char *key;            /* host names by preference and alphabet, or route */
     const char *provider; /* or NULL */
     const struct config_limits *limits;
     const struct config_route *route; /* or NULL: by MX */
@@ -83,6 +83,8 @@ struct domain {
     enum domain_state state;
     bool held;
     uint64_t fresh_until_ms;  /* monotonic */
+    uint32_t delivered_s;     /* unix; the last success, 0 = none seen */
+    uint32_t gone_s;          /* unix; NXDOMAIN since, 0 = it exists */
     struct qlist resolving;
     struct dns_query query;
     struct queue *queue;
@@ -109,7 +111,10 @@ struct flow {
     uint32_t ready[2];     /* entries by class */
     uint32_t in_flight;
     uint32_t opening, open;   /* connections */
+    uint32_t closing;         /* that the peer may still count as ours */
     uint32_t failures;        /* connects in a row that failed */
+    uint32_t complaints;      /* replies in a row that concern this lane at this site */
+    uint64_t failed_ms, complained_ms; /* when the last of them was */
     uint8_t turns;            /* for the share of the transactional class */
     uint16_t last_reply;
     uint64_t backoff_until_ms;
@@ -148,6 +153,7 @@ struct queue {
     struct control_hold *holds;
     uint32_t hold_count;
     bool held_all;
+    bool held_some;           /* single messages are held */
     bool draining;
     bool paused;              /* the spool cannot record outcomes: no new attempts */
     uint32_t sweep_at;        /* next entry the expiry sweep looks at */
@@ -185,6 +191,8 @@ void entry_wait(struct queue *q, struct qentry *e, uint32_t due_s, enum reason r
 /* The entry ends here: counts, message, content, index. It must be ENTRY_NEW or IN_FLIGHT. */
 void entry_end(struct queue *q, struct qentry *e);
 struct lane *entry_lane(const struct queue *q, const struct qentry *e);
+/* Its lifetime is over: expired, or when its attempt ends if it is IN_FLIGHT. */
+void entry_expire(struct queue *q, struct qentry *e);
 uint32_t expiry_cap(uint32_t received_s, uint32_t lifetime_s);
 
 /* --- tables (tables.c) --- */

@@ -127,13 +127,28 @@ static uint32_t sticky_key(const struct tenant *t, struct span domain)
     return h;
 }
 
-static struct lane *best_lane(struct queue *q, uint16_t pool, uint32_t key, bool even_held)
+/* What a lane must be to be chosen. */
+struct lane_wish {
+    uint16_t pool;
+    bool even_held;
+    const struct shard *shard; /* NULL: any */
+    bool by_family, v4;
+};
+
+static bool is_wished(const struct lane *l, const struct lane_wish *w)
+{
+    return !l->gone && l->pool == w->pool && (!l->held || w->even_held) &&
+           (w->shard == NULL || l->shard == w->shard) &&
+           (!w->by_family || ip_is_v4(&l->address) == w->v4);
+}
+
+static struct lane *best_lane(struct queue *q, uint32_t key, const struct lane_wish *w)
 {
     struct lane *best = NULL;
     double top = -1.0;
     for (uint32_t i = 0; i < q->lane_count; i++) {
         struct lane *l = &q->lanes[i];
-        if (l->gone || l->pool != pool || (l->held && !even_held))
+        if (!is_wished(l, w))
             continue;
         double s = score(key, l);
         if (s > top) {
@@ -148,15 +163,14 @@ struct lane *route_lane(struct queue *q, uint16_t tenant, struct span domain)
 {
     const struct tenant *t = &q->tenants[tenant];
     uint32_t key = sticky_key(t, domain);
-    struct lane *l = best_lane(q, t->pool, key, false);
-    return l != NULL ? l : best_lane(q, t->pool, key, true);
+    struct lane *l = best_lane(q, key, &(struct lane_wish){.pool = t->pool});
+    return l != NULL ? l : best_lane(q, key, &(struct lane_wish){.pool = t->pool, .even_held = true});
 }
 
-bool route_again(struct queue *q, struct qentry *e)
+static bool give_to(struct queue *q, struct qentry *e, struct lane *l)
 {
     struct qmsg *m = store_msg(&q->store, e->msg);
     struct lane *old = &q->lanes[m->lane];
-    struct lane *l = route_lane(q, m->tenant, span_str(domain_at(q, e->domain)->name));
     if (l == NULL || l->shard == NULL || l->shard != old->shard)
         return false;
     old->queued -= m->live;
@@ -164,4 +178,21 @@ bool route_again(struct queue *q, struct qentry *e)
     m->lane = l->index;
     entry_place(q, e);
     return true;
+}
+
+bool route_again(struct queue *q, struct qentry *e)
+{
+    const struct qmsg *m = store_msg(&q->store, e->msg);
+    return give_to(q, e, route_lane(q, m->tenant, span_str(domain_at(q, e->domain)->name)));
+}
+
+bool route_by_family(struct queue *q, struct qentry *e, bool v4)
+{
+    const struct qmsg *m = store_msg(&q->store, e->msg);
+    const struct tenant *t = &q->tenants[m->tenant];
+    struct lane_wish w = {
+        .pool = t->pool, .shard = q->lanes[m->lane].shard, .by_family = true, .v4 = v4};
+    if (w.shard == NULL)
+        return false;
+    return give_to(q, e, best_lane(q, sticky_key(t, span_str(domain_at(q, e->domain)->name)), &w));
 }

@@ -22,5 +22,7 @@ bool route_is_served(const struct config *c, struct span domain);
 struct lane *route_lane(struct queue *q, uint16_t tenant, struct span domain);
 /* The lane of e's message is gone: chooses again within the same shard. True: done and placed. */
 bool route_again(struct queue *q, struct qentry *e);
+/* The same, because only a lane of this family can reach the site. False: the shard has none that is not held. */
+bool route_by_family(struct queue *q, struct qentry *e, bool v4);
 
 #endif

@@ -11,28 +11,42 @@
 #include <stdlib.h>
 #include <strings.h>
 
-enum { SITE_KEY_BYTES = 2048, ROUTE_FRESH_MS = 1 << 30 };
+enum {
+    SITE_KEY_BYTES = LIMIT_MX_HOSTS * (LIMIT_DOMAIN_BYTES + 1) + 16,
+    ROUTE_FRESH_MS = 1 << 30,
+    GONE_GRACE_S = 30 * 60,        /* NXDOMAIN of a domain that took mail lately: deferred so long (DNS-11) */
+    LATELY_S = 30 * 86400
+};
 
 static bool site_has_key(const void *ctx, uint32_t value, const void *key)
 {
     return strcmp(site_at(ctx, value)->key, key) == 0;
 }
 
-static int by_name(const void *a, const void *b)
+static int by_rank_and_name(const void *a, const void *b)
 {
-    return strcmp(((const struct site_host *)a)->name, ((const struct site_host *)b)->name);
+    const struct site_host *x = a, *y = b;
+    if (x->preference != y->preference)
+        return x->preference < y->preference ? -1 : 1;
+    return strcmp(x->name, y->name);
 }
 
-/* The name of a site: its host names in order of the alphabet, so that any order of answers is one site. */
+/*
+ * The name of a site: "a,b;c" for a and b of equal preference before c. Any order of answers and any numbers that mean the same
+ * order of trying are one site; two domains that want the same hosts in another order are not, since each has a right to its own.
+ */
 static void site_key(const struct site_host *hosts, uint16_t count,
                      const struct config_route *route, struct text *t)
 {
     struct site_host sorted[LIMIT_MX_HOSTS];
     MUST(count <= LIMIT_MX_HOSTS);
     memcpy(sorted, hosts, count * sizeof *hosts);
-    qsort(sorted, count, sizeof *sorted, by_name);
-    for (uint16_t i = 0; i < count; i++)
-        text_fmt(t, "%s%s", i > 0 ? "," : "", sorted[i].name);
+    qsort(sorted, count, sizeof *sorted, by_rank_and_name);
+    for (uint16_t i = 0; i < count; i++) {
+        if (i > 0)
+            text_puts(t, sorted[i].preference == sorted[i - 1].preference ? "," : ";");
+        text_puts(t, sorted[i].name);
+    }
     if (route != NULL && route->host[0] != '\0')
         text_fmt(t, ":%u", route->port);
 }
@@ -101,6 +115,7 @@ static void know_domain(struct queue *q, struct domain *d, uint32_t site, uint64
 {
     d->site = site;
     d->state = DOMAIN_KNOWN;
+    d->gone_s = 0;
     d->fresh_until_ms = queue_now_ms(q) + fresh_ms;
 }
 
@@ -164,6 +179,16 @@ static bool judge_hosts(struct queue *q, struct domain *d, const struct dns_answ
     return true;
 }
 
+static bool is_gone_for_now(const struct queue *q, struct domain *d)
+{
+    uint32_t now_s = queue_now_unix_s(q);
+    if (d->delivered_s == 0 || now_s - d->delivered_s > LATELY_S)
+        return false;
+    if (d->gone_s == 0)
+        d->gone_s = now_s;
+    return now_s - d->gone_s < GONE_GRACE_S;
+}
+
 /* Makes the domain known, or fills *f. */
 static bool judge(struct queue *q, struct domain *d, const struct dns_answer *a,
                   struct resolve_failure *f)
@@ -179,6 +204,9 @@ static bool judge(struct queue *q, struct domain *d, const struct dns_answer *a,
         snprintf(implicit.mx[0].name, sizeof implicit.mx[0].name, "%s", d->name);
         return judge_hosts(q, d, &implicit, f);
     case DNS_NXDOMAIN:
+        if (is_gone_for_now(q, d))
+            return say_no(f, REASON_DNS_NXDOMAIN, (struct smtp_enhanced){4, 1, 2},
+                          "the domain does not exist (NXDOMAIN), but took mail lately");
         return say_no(f, REASON_DNS_NXDOMAIN, (struct smtp_enhanced){5, 1, 2},
                       "the domain does not exist (NXDOMAIN)");
     case DNS_TEMP:
@@ -267,14 +295,34 @@ enum resolve_result site_resolve(struct queue *q, struct domain *d, struct resol
     return ask(q, d, f);
 }
 
+/* Would we connect to ourselves (TRC-12)? A listener on all addresses is one on each lane's. */
+static bool is_our_listener(const struct queue *q, uint16_t port, const struct ip *a)
+{
+    static const struct ip any_v6;
+    struct ip any_v4;
+    MUST(ip_parse(span_str("0.0.0.0"), &any_v4) == 0);
+    const struct config *c = q->env.config;
+    for (uint32_t i = 0; i < c->listener_count; i++) {
+        const struct config_listener *l = &c->listeners[i];
+        if (l->port != port)
+            continue;
+        if (ip_eq(&l->address, a))
+            return true;
+        bool any = ip_eq(&l->address, &any_v6) || (ip_is_v4(a) && ip_eq(&l->address, &any_v4));
+        for (uint32_t k = 0; any && k < q->lane_count; k++)
+            if (ip_eq(&q->lanes[k].address, a))
+                return true;
+    }
+    return false;
+}
+
 bool site_address_ok(const struct queue *q, const struct site *s, const struct ip *a)
 {
     if (s->route != NULL && s->route->host[0] != '\0')
         return true;
     const struct config *c = q->env.config;
-    for (uint32_t i = 0; i < c->listener_count; i++)
-        if (c->listeners[i].port == s->port && ip_eq(&c->listeners[i].address, a))
-            return false; /* ourselves (TRC-12) */
+    if (is_our_listener(q, s->port, a))
+        return false;
     static const struct {
         const char *net;
         bool loopback, private_;

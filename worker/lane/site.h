@@ -25,6 +25,8 @@ uint32_t site_intern(struct queue *q, struct site_host *hosts, uint16_t count,
 bool site_address_ok(const struct queue *q, const struct site *s, const struct ip *a);
 /* Is mail to this domain held by name? For domains that have just become known. */
 bool hold_applies_to_domain(const struct queue *q, const struct domain *d);
+/* Is this one message held? */
+bool hold_applies_to_message(const struct queue *q, struct msg_id id);
 /* Is a site with this key or provider held? For sites that have just become known. */
 bool hold_applies_to_site(const struct queue *q, const struct site *s);
 
