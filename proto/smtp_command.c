@@ -243,10 +243,8 @@ static enum smtp_fault parse_path(struct parse *p, const char *lead, unsigned ad
     if (!span_ihas_prefix(s, prefix))
         return SMTP_FAULT_SYNTAX;
     s = span_skip(s, prefix.n);
-    if (p->flags & SMTP_PARSE_TOLERANT) {
+    if (p->flags & SMTP_PARSE_TOLERANT)
         s = skip_spaces(s);
-        address_flags |= ADDRESS_ALLOW_NO_BRACKETS;
-    }
     /* SMTPUTF8 comes after the path: whether UTF-8 was allowed is judged when all is read. */
     struct span rest;
     enum address_error error =

@@ -58,7 +58,7 @@ struct smtp_command {
 };
 
 enum smtp_parse_flags {
-    SMTP_PARSE_TOLERANT = 1 /* a space after FROM: / TO: and missing <> are let pass */
+    SMTP_PARSE_TOLERANT = 1 /* spaces after the verb, FROM: and TO: are let pass; missing <> never */
 };
 
 /*

@@ -330,6 +330,19 @@ class FakeMX:
         return wait_for(f"{count} messages at {self.address}",
                         lambda: (lambda m: len(m) >= count and m)(self.accepted), seconds)
 
+    def of(self, rcpt):
+        """All messages, accepted or not, with this recipient."""
+        with self.lock:
+            return [m for m in self.messages if rcpt in m.recipients]
+
+    def wait_of(self, rcpt, count=1, seconds=PATIENCE_S):
+        """The message to this recipient; a list when more than one is asked for."""
+        found = wait_for(f"{count} messages to {rcpt}",
+                         lambda: (lambda m: len(m) >= count and m)(
+                             [m for m in self.of(rcpt) if m.accepted]), seconds)
+        assert len(found) == count, f"{len(found)} messages to {rcpt}, not {count}"
+        return found[0] if count == 1 else found
+
     def wait_connections(self, count, seconds=PATIENCE_S):
         return wait_for(f"{count} connections to {self.address}",
                         lambda: len(self.connections) >= count and list(self.connections), seconds)

@@ -439,7 +439,7 @@ void server_command(struct smtp_server *s, struct span line, bool more)
     bool runs = fn != bad_sequence && fn != only_quit && fn != not_implemented && fn != unknown;
     if (c.fault == SMTP_FAULT_NONE || !runs)
         fn(s, &c);
-    else if (c.verb == SMTP_MAIL && !params_offered(s, &c))
+    else if (!params_offered(s, &c))
         server_error(s, "555 5.5.4 Parameter not recognised\r\n");
     else
         server_error(s, fault_reply(&c));
