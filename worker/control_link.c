@@ -84,6 +84,7 @@ static void on_ready(struct io_watch *watch, unsigned events)
         if (r <= 0) {
             log_warn("the master is gone: finishing what is in flight");
             io_watch_stop(w->io, &w->control);
+            intake_orphan(w->intake);
             worker_drain(w, w->config->smtp.drain_s);
             return;
         }

@@ -299,6 +299,11 @@ static void part_start(struct intake_part *p)
             part_done(p, -ECONNRESET); /* earlier chunks went with the owner that had them */
             return;
         }
+        if (peer == NULL && in->orphaned) {
+            stop_waiting(p);
+            part_done(p, -ECONNRESET);
+            return;
+        }
         if (peer == NULL) {
             wait_for_owner(p);
             return;
@@ -326,6 +331,12 @@ void intake_retry(struct intake *in)
         stop_waiting(p);
         part_start(p);
     }
+}
+
+void intake_orphan(struct intake *in)
+{
+    in->orphaned = true;
+    intake_retry(in);
 }
 
 static void on_retry(struct timer *t)

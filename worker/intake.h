@@ -67,6 +67,8 @@ void intake_on_down(void *ctx, struct peer *p);
 void intake_on_up(void *ctx, struct peer *p);
 /* A shard of ours has been recovered: what waited for it goes on. */
 void intake_retry(struct intake *in);
+/* The master is gone: owners that are not there will not come any more. */
+void intake_orphan(struct intake *in);
 /* Parts under way, ours and for others. */
 unsigned intake_open_count(const struct intake *in);
 

@@ -69,6 +69,7 @@ struct intake {
     struct intake_part *waiting;
     struct remote_part *remote_list;
     struct timer timer;
+    bool orphaned;
 };
 
 void intake_on_ack(struct intake *in, struct peer *from, const struct exchange_frame *f);

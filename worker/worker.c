@@ -363,6 +363,7 @@ int worker_run(struct worker *w)
             break;
         turn(w, &next_publish_ms);
     }
+    exchange_leave(w->exchange);
     struct control_frame drained = {.kind = CONTROL_DRAINED, .open = deliver_busy(w->queue.deliver)};
     control_link_send(w, &drained);
     events_flush(w->events, true);

@@ -190,7 +190,7 @@ static bool read_frame(struct span in, struct exchange_frame *f)
 static bool drain_peer(struct exchange *x, struct peer *p)
 {
     struct span frame;
-    bool bad = false;
+    bool bad = false, closed = !p->broken && ring_closed(&p->in);
     unsigned n = 0;
     while (!p->broken && n < FRAMES_PER_TURN && ring_peek(&p->in, &frame, &bad)) {
         struct exchange_frame f;
@@ -206,6 +206,10 @@ static bool drain_peer(struct exchange *x, struct peer *p)
         log_err("a worker sent a malformed exchange frame: it is not listened to any more");
         p->broken = true;
     }
+    if (closed && !p->broken && n < FRAMES_PER_TURN) {
+        p->broken = true;
+        x->ev.on_down(x->ev.ctx, p);
+    }
     return n == FRAMES_PER_TURN;
 }
 
@@ -217,15 +221,27 @@ bool exchange_drain(struct exchange *x)
     return more;
 }
 
+static void wake(struct peer *p)
+{
+    uint64_t one = 1;
+    if (ring_wants_wake(&p->out) && write(p->wake_fd, &one, sizeof one) != sizeof one)
+        log_warn("waking a worker failed: %s", strerror(errno));
+}
+
 void exchange_flush(struct exchange *x)
 {
     for (struct peer *p = x->peers; p != NULL; p = p->next) {
-        if (!p->dirty)
-            continue;
+        if (p->dirty)
+            wake(p);
         p->dirty = false;
-        uint64_t one = 1;
-        if (ring_wants_wake(&p->out) && write(p->wake_fd, &one, sizeof one) != sizeof one)
-            log_warn("waking a worker failed: %s", strerror(errno));
+    }
+}
+
+void exchange_leave(struct exchange *x)
+{
+    for (struct peer *p = x->peers; p != NULL; p = p->next) {
+        ring_close(&p->out);
+        wake(p);
     }
 }
 

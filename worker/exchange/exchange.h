@@ -52,6 +52,8 @@ NODISCARD int exchange_send(struct peer *p, const struct exchange_frame *f);
 bool exchange_drain(struct exchange *x);
 /* End of a turn: wakes the peers that sleep and have something. */
 void exchange_flush(struct exchange *x);
+/* Before an orderly end: peers hear of it at once, also when no master is left to tell them. */
+void exchange_leave(struct exchange *x);
 /* Before waiting: true when all rings are empty and producers will wake us. */
 bool exchange_sleep(struct exchange *x);
 void exchange_awake(struct exchange *x);

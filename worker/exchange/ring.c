@@ -18,7 +18,8 @@ struct ring_shared {
     _Atomic uint64_t tail;     /* producer */
     uint8_t pad2[56];
     _Atomic uint32_t sleeping; /* consumer waits for a wake */
-    uint8_t pad3[60];
+    _Atomic uint32_t closed;   /* the producer has left */
+    uint8_t pad3[56];
 };
 
 int ring_map(struct ring *r, int fd)
@@ -97,6 +98,16 @@ bool ring_wants_wake(struct ring *r)
     atomic_thread_fence(memory_order_seq_cst);
     return atomic_load_explicit(&r->shared->sleeping, memory_order_relaxed) != 0 &&
            atomic_exchange_explicit(&r->shared->sleeping, 0, memory_order_acq_rel) != 0;
+}
+
+void ring_close(struct ring *r)
+{
+    atomic_store_explicit(&r->shared->closed, 1, memory_order_release);
+}
+
+bool ring_closed(const struct ring *r)
+{
+    return atomic_load_explicit(&r->shared->closed, memory_order_acquire) != 0;
 }
 
 bool ring_peek(struct ring *r, struct span *frame, bool *bad)

@@ -29,6 +29,11 @@ NODISCARD int ring_put(struct ring *r, const struct span *parts, unsigned count,
 /* Producer: true when the consumer sleeps and has to be woken (once). */
 bool ring_wants_wake(struct ring *r);
 
+/* Producer: nothing more will come. */
+void ring_close(struct ring *r);
+/* Consumer: what is in the ring now is the last. */
+bool ring_closed(const struct ring *r);
+
 /* Consumer: the next frame, in place until ring_next; false: empty. -> *bad when the other side broke the form. */
 bool ring_peek(struct ring *r, struct span *frame, bool *bad);
 void ring_next(struct ring *r, struct span frame);
