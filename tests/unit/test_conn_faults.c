@@ -207,6 +207,8 @@ static void test_connect_failures(void **state)
     expect_failure(&t, -EADDRNOTAVAIL);
     assert_int_equal(ip_parse(span_str("::1"), &t.from), 0);
     expect_failure(&t, -EAFNOSUPPORT);
+    assert_int_equal(ip_parse(span_str("::1"), &t.to), 0);
+    expect_failure(&t, -ECONNREFUSED); /* bound to ::1 all right */
     t.bind_source = false;
     t.device = "no-such-device";
     expect_failure(&t, -ENODEV);

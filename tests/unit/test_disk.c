@@ -11,9 +11,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -268,6 +270,42 @@ static void test_lock(void **state)
     disk_close(&d);
 }
 
+/* A file is not opened before the last request of a dead process has let it go: its lock says so.
+ */
+static void test_file_waits_for_the_dead(void **state)
+{
+    (void)state;
+    struct disk *d;
+    struct disk_file *f;
+    int ready[2];
+    char byte;
+    char path[128];
+    assert_int_equal(pipe(ready), 0);
+    assert_int_equal(disk_open(&d, NULL, dir), 0);
+    assert_int_equal(disk_make_zeroed_now(d, "a", BLOCK), 0);
+    snprintf(path, sizeof path, "%s/a", dir);
+    pid_t pid = fork();
+    if (pid == 0) {
+        int fd = open(path, O_RDWR);
+        (void)!write(ready[1], flock(fd, LOCK_EX) == 0 ? "y" : "n", 1);
+        usleep(200000);
+        _exit(0); /* as the kernel does when a request ends */
+    }
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    assert_int_equal(byte, 'y');
+    struct timespec from, to;
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    assert_int_equal(disk_file_open(d, "a", &f), 0);
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    assert_true((to.tv_sec - from.tv_sec) * 1000 + (to.tv_nsec - from.tv_nsec) / 1000000 >= 100);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    disk_file_close(&f);
+    disk_close(&d);
+    close(ready[0]);
+    close(ready[1]);
+}
+
 static void test_leftovers_are_swept(void **state)
 {
     (void)state;
@@ -320,6 +358,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_abandoned_work, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refused_by_the_system, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_lock, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_file_waits_for_the_dead, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_leftovers_are_swept, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_many_writes, set_up, tear_down),
     };

@@ -181,6 +181,19 @@ static void test_mx(void **state)
     assert_false(a->secure);
 }
 
+/* The AD bit of a resolver counts only when no other machine could have set it. */
+static void test_secure_only_on_loopback(void **state)
+{
+    (void)state;
+    char list[128];
+    struct probe p;
+    snprintf(list, sizeof list, "%s,192.0.2.53:53", servers); /* the second is not asked */
+    open_dns(list, 1000, 3000);
+    const struct dns_answer *a = resolve(&p, DNS_MX, "mx.test");
+    assert_int_equal(a->status, DNS_OK);
+    assert_false(a->secure);
+}
+
 static void test_addresses(void **state)
 {
     (void)state;
@@ -446,6 +459,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(test_mx),
+        CASE(test_secure_only_on_loopback),
         CASE(test_addresses),
         CASE(test_half_answers),
         CASE(test_ptr),
