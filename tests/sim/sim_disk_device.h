@@ -1,6 +1,6 @@
 /*
- * sim_disk_device - inside the simulated disk: what sim_disk_device.c (files, images, faults, execution) and
- * sim_disk.c (disk.h) share. Tests include sim_disk.h only.
+ * sim_disk_device - inside the simulated disk: what sim_disk_device.c (files, images, faults,
+ * execution) and sim_disk.c (disk.h) share. Tests include sim_disk.h only.
  */
 #ifndef TESTS_SIM_DISK_DEVICE_H
 #define TESTS_SIM_DISK_DEVICE_H

@@ -41,8 +41,8 @@ void disk_file_close(struct disk_file **f);
 /* Blocking, for recovery and tools: bytes read (short at the end of the file) or -errno. */
 NODISCARD ssize_t disk_pread(struct disk_file *f, void *buf, size_t n, uint64_t offset);
 /*
- * Blocking, for recovery: what reads of the file see now is durable afterwards. What a dead process left in the page cache or in
- * the drive's cache is seen, but was never promised by anybody.
+ * Blocking, for recovery: what reads of the file see now is durable afterwards. What a dead process
+ * left in the page cache or in the drive's cache is seen, but was never promised by anybody.
  */
 NODISCARD int disk_file_sync(struct disk_file *f);
 /* Durable rename and unlink (the directory is synced). */
