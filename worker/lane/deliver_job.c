@@ -42,10 +42,12 @@ static void settle_all(struct outbound *o, enum verdict v, const struct fate_fac
 {
     struct queue *q = queue_of(o);
     struct qentry *open[CLIENT_RCPTS_MAX];
+    struct span rcpts[CLIENT_RCPTS_MAX];
     unsigned n = 0;
     for (unsigned i = 0; i < o->job.count; i++) {
         if (o->job.entries[i] == 0)
             continue;
+        rcpts[n] = o->job.content != NULL ? o->job.rcpts[i] : span_of(NULL, 0);
         open[n++] = store_entry(&q->store, o->job.entries[i]);
         o->job.entries[i] = 0;
     }
@@ -53,7 +55,8 @@ static void settle_all(struct outbound *o, enum verdict v, const struct fate_fac
         flow_at(q, open[i]->flow)->in_flight--;
     if (o->fate_pending)
         wait = NULL; /* the one before is awaited already */
-    if (n > 0 && fates_apply(q, open, n, v, f, wait))
+    struct fate_set set = {.entries = open, .rcpts = rcpts, .count = n};
+    if (n > 0 && fates_apply(q, &set, v, f, wait))
         o->fate_pending = true;
 }
 
@@ -434,10 +437,10 @@ void job_on_rcpt(void *owner, unsigned i, const struct smtp_reply *r)
     f.reason = c.reason;
     f.status = c.status;
     f.reply = span_of(r->text, r->text_bytes);
-    f.rcpt = o->job.rcpts[i];
     o->job.entries[i] = 0;
     flow_at(q, e->flow)->in_flight--;
-    fates_apply(q, &e, 1, c.verdict, &f, NULL);
+    struct fate_set one = {.entries = &e, .rcpts = &o->job.rcpts[i], .count = 1};
+    fates_apply(q, &one, c.verdict, &f, NULL);
     flow_judge(q, o->flow, &c, f.reply);
 }
 
@@ -536,8 +539,6 @@ static struct classification settle_by_reply(struct outbound *o, enum smtp_stage
     f.reason = c.verdict == VERDICT_OK ? REASON_DELIVERED : c.reason;
     f.status = c.status;
     f.reply = span_of(r->text, r->text_bytes);
-    if (o->job.rcpts != NULL && o->job.count == 1)
-        f.rcpt = o->job.rcpts[0];
     settle_all(o, c.verdict == VERDICT_MORE ? VERDICT_TEMP : c.verdict, &f, &o->fate_wait);
     return c;
 }

@@ -21,9 +21,15 @@ static struct span first_address(struct queue *q, const struct qmsg *m, const st
 
 struct said {
     const char *what;
+    struct span rcpt; /* empty: looked for */
     uint32_t due_s;
     unsigned attempt;
 };
+
+static struct span rcpt_of(const struct fate_set *set, unsigned i)
+{
+    return set->rcpts != NULL ? set->rcpts[i] : span_of(NULL, 0);
+}
 
 static void say(struct queue *q, const struct qentry *e, const struct said *what,
                 const struct fate_facts *f)
@@ -37,7 +43,7 @@ static void say(struct queue *q, const struct qentry *e, const struct said *what
     struct event v = {.what = what->what,
                       .id = m->id,
                       .index = e->index,
-                      .rcpt = f->rcpt.n > 0 ? f->rcpt : first_address(q, m, e),
+                      .rcpt = what->rcpt.n > 0 ? what->rcpt : first_address(q, m, e),
                       .sender = f->sender,
                       .lane = span_str(l->name),
                       .tenant = span_str(q->tenants[m->tenant].name),
@@ -54,10 +60,12 @@ static void say(struct queue *q, const struct qentry *e, const struct said *what
     events_put(q->env.events, now, &v);
 }
 
-static void note(struct queue *q, struct qentry **entries, unsigned count, struct note_facts *n,
+static void note(struct queue *q, const struct fate_set *set, struct note_facts *n,
                  const struct fate_facts *f)
 {
     static uint8_t indices[2 * INDICES_MAX];
+    struct qentry *const *entries = set->entries;
+    unsigned count = set->count;
     MUST(count > 0);
     MUST(count <= INDICES_MAX);
     const struct qmsg *m = store_msg(&q->store, entries[0]->msg);
@@ -113,7 +121,7 @@ static void count_fate(struct queue *q, const struct lane *l, enum fate fate, ui
 }
 
 /* One DONE for entries of one message; they leave the index, or stay as "bounce due". */
-static void finish(struct queue *q, struct qentry **entries, unsigned count, enum fate fate,
+static void finish(struct queue *q, const struct fate_set *set, enum fate fate,
                    const struct fate_facts *f, struct spool_wait *wait)
 {
     static const char *const words[FATE_COUNT] = {
@@ -121,16 +129,19 @@ static void finish(struct queue *q, struct qentry **entries, unsigned count, enu
         [FATE_EXPIRED] = "expired",     [FATE_DELETED] = "deleted",
         [FATE_HANDED_OVER] = "handed-over",
     };
+    struct qentry *const *entries = set->entries;
+    unsigned count = set->count;
     const struct qmsg *m = store_msg(&q->store, entries[0]->msg);
     const struct lane *lane = &q->lanes[m->lane];
     bool owed = (fate == FATE_BOUNCED || fate == FATE_EXPIRED) && !(m->flags & MSG_NULL_SENDER);
     struct note_facts n = {.type = RECORD_DONE};
-    note(q, entries, count, &n, f);
+    note(q, set, &n, f);
     n.outcome.fate = (uint8_t)fate;
     n.outcome.bounce_due = owed;
     n.outcome.attempts = entries[0]->attempts;
     for (unsigned i = 0; i < count; i++) {
-        struct said s = {.what = words[fate], .attempt = entries[i]->attempts};
+        struct said s = {
+            .what = words[fate], .rcpt = rcpt_of(set, i), .attempt = entries[i]->attempts};
         say(q, entries[i], &s, f);
     }
     count_fate(q, lane, fate, count);
@@ -185,8 +196,9 @@ static void shorten_lifetime(const struct queue *q, struct qmsg *m, const struct
         m->expires_s = m->received_s + most;
 }
 
-static void defer_one(struct queue *q, struct qentry *e, const struct fate_facts *f)
+static void defer_one(struct queue *q, const struct fate_set *one, const struct fate_facts *f)
 {
+    struct qentry *e = one->entries[0];
     struct qmsg *m = store_msg(&q->store, e->msg);
     struct lane *lane = &q->lanes[m->lane];
     entry_set_state(q, e, ENTRY_NEW);
@@ -200,10 +212,11 @@ static void defer_one(struct queue *q, struct qentry *e, const struct fate_facts
     shorten_lifetime(q, m, f);
     uint32_t due = retry_due(q, m, e->attempts, f->reason);
     struct note_facts n = {.type = RECORD_DEFER};
-    note(q, &e, 1, &n, f);
+    note(q, one, &n, f);
     n.outcome.attempts = e->attempts;
     n.outcome.due_unix_s = due;
-    struct said s = {.what = "deferred", .due_s = due, .attempt = e->attempts};
+    struct said s = {
+        .what = "deferred", .rcpt = rcpt_of(one, 0), .due_s = due, .attempt = e->attempts};
     say(q, e, &s, f);
     q->env.stats->deferred++;
     if (lane->stats != NULL)
@@ -213,50 +226,51 @@ static void defer_one(struct queue *q, struct qentry *e, const struct fate_facts
     shard_uncache(q, m);
 }
 
-static void defer(struct queue *q, struct qentry **entries, unsigned count,
-                  const struct fate_facts *f)
+static void defer(struct queue *q, const struct fate_set *set, const struct fate_facts *f)
 {
-    for (unsigned i = 0; i < count; i++) {
-        struct qentry *e = entries[i];
+    for (unsigned i = 0; i < set->count; i++) {
+        struct qentry *e = set->entries[i];
+        struct fate_set one = {
+            .entries = &e, .rcpts = set->rcpts != NULL ? &set->rcpts[i] : NULL, .count = 1};
         enum fate cancel = (enum fate)e->cancel;
         if (cancel == FATE_NONE && store_msg(&q->store, e->msg)->expires_s <= queue_now_unix_s(q) &&
             !f->ours)
             cancel = FATE_EXPIRED;
         if (cancel == FATE_NONE)
-            defer_one(q, e, f);
+            defer_one(q, &one, f);
         else
-            finish(q, &e, 1, cancel, f, NULL);
+            finish(q, &one, cancel, f, NULL);
     }
 }
 
-bool fates_apply(struct queue *q, struct qentry **entries, unsigned count, enum verdict verdict,
+bool fates_apply(struct queue *q, const struct fate_set *set, enum verdict verdict,
                  const struct fate_facts *f, struct spool_wait *wait)
 {
-    for (unsigned i = 0; i < count; i++)
-        MUST(entries[i]->state == ENTRY_IN_FLIGHT || entries[i]->state == ENTRY_NEW);
-    if (count == 0)
+    for (unsigned i = 0; i < set->count; i++)
+        MUST(set->entries[i]->state == ENTRY_IN_FLIGHT || set->entries[i]->state == ENTRY_NEW);
+    if (set->count == 0)
         return false;
     switch (verdict) {
     case VERDICT_OK:
-        finish(q, entries, count, FATE_DELIVERED, f, wait);
+        finish(q, set, FATE_DELIVERED, f, wait);
         return wait != NULL;
     case VERDICT_PERM:
-        finish(q, entries, count, FATE_BOUNCED, f, wait);
+        finish(q, set, FATE_BOUNCED, f, wait);
         return wait != NULL;
     case VERDICT_TEMP:
-        defer(q, entries, count, f);
+        defer(q, set, f);
         return false;
     case VERDICT_MORE:
         break;
     }
-    for (unsigned i = 0; i < count; i++)
-        fates_return(q, entries[i], true);
+    for (unsigned i = 0; i < set->count; i++)
+        fates_return(q, set->entries[i], true);
     return false;
 }
 
 void fates_local(struct queue *q, struct qentry *e, enum verdict verdict, const struct fate_facts *f)
 {
-    fates_apply(q, &e, 1, verdict, f, NULL);
+    fates_apply(q, &(struct fate_set){.entries = &e, .count = 1}, verdict, f, NULL);
 }
 
 void fates_end(struct queue *q, struct qentry *e, enum fate fate, const struct fate_facts *f)
@@ -268,14 +282,14 @@ void fates_end(struct queue *q, struct qentry *e, enum fate fate, const struct f
     }
     if (e->state == ENTRY_BOUNCE_DUE) { /* its fate is recorded already: only the notification is given up */
         struct note_facts n = {.type = RECORD_DONE};
-        note(q, &e, 1, &n, f);
+        note(q, &(struct fate_set){.entries = &e, .count = 1}, &n, f);
         shard_note(n.lane->shard, &n, NULL);
         entry_set_state(q, e, ENTRY_NEW);
         entry_end(q, e);
         return;
     }
     entry_unlist(q, e);
-    finish(q, &e, 1, fate, f, NULL);
+    finish(q, &(struct fate_set){.entries = &e, .count = 1}, fate, f, NULL);
 }
 
 void fates_return(struct queue *q, struct qentry *e, bool front)
@@ -284,7 +298,7 @@ void fates_return(struct queue *q, struct qentry *e, bool front)
     if (e->cancel != FATE_NONE) {
         struct fate_facts f = {.reason = e->cancel == FATE_EXPIRED ? REASON_EXPIRED : REASON_DELETED,
                                .status = {5, 4, 7}};
-        finish(q, &e, 1, (enum fate)e->cancel, &f, NULL);
+        finish(q, &(struct fate_set){.entries = &e, .count = 1}, (enum fate)e->cancel, &f, NULL);
         return;
     }
     struct flow *f = flow_at(q, e->flow);

@@ -17,17 +17,24 @@ struct fate_facts {
     struct span mx;              /* remote host name */
     struct ip local, remote;     /* zero: none */
     bool ours;                   /* no attempt was used up */
-    struct span rcpt, sender;    /* when known, for the event */
+    struct span sender;          /* when known, for the event */
 };
 
 /* Called when the DONE of a delivery is durable; embedded in the connection that waits to send the next dot. */
 struct spool_wait;
 
+/* Entries of one message with one outcome. */
+struct fate_set {
+    struct qentry **entries;
+    const struct span *rcpts; /* their addresses, or NULL when not known here */
+    unsigned count;
+};
 /*
- * Ends an attempt for entries of one message with one outcome. They must be IN_FLIGHT or NEW. OK: delivered; PERM: bounced; TEMP: deferred by the
- * schedule, or expired. `wait` (may be NULL) is called back when a DONE is durable; returns true when it will be.
+ * Ends an attempt for a set. Its entries must be IN_FLIGHT or NEW. OK: delivered; PERM: bounced;
+ * TEMP: deferred by the schedule, or expired. `wait` (may be NULL) is called back when a DONE is
+ * durable; returns true when it will be.
  */
-bool fates_apply(struct queue *q, struct qentry **entries, unsigned count, enum verdict verdict,
+bool fates_apply(struct queue *q, const struct fate_set *set, enum verdict verdict,
                  const struct fate_facts *f, struct spool_wait *wait);
 /* One entry, an outcome found here (lookup failed, no route, no lane). */
 void fates_local(struct queue *q, struct qentry *e, enum verdict verdict, const struct fate_facts *f);
