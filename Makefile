@@ -42,7 +42,8 @@ LIBS_core   := -lyaml -lprotobuf-c -ljansson
 LIBS_worker := -luring -lcares -lm
 LIBS_master := -lsqlite3
 LIBS_api    := -lmicrohttpd -lm
-LIBS_ctl    := -lcurl -lm
+LIBS_link   := -lnanomsg -lssl -lcrypto
+LIBS_ctl    := -lcurl -lcrypto -lm
 LIBS_bench  := -luring -lm
 
 BIN := $(B)/mochilad $(B)/mochila-worker $(B)/mochila-api $(B)/mochila $(B)/mochila-bench
@@ -71,6 +72,8 @@ $(B)/mochilad: $(B)/master/main.o $(B)/libmaster.a $(B)/libcore.a
 	$(link) $(LIBS_master) $(LIBS_core)
 $(B)/mochila-api: $(call obj,$(call src,master/api)) $(B)/libcore.a
 	$(link) $(LIBS_api) $(LIBS_core)
+$(B)/mochila-link: $(call obj,$(call src,master/link)) $(B)/libcore.a
+	$(link) $(LIBS_link) $(LIBS_core)
 $(B)/mochila: $(call obj,$(call src,ctl)) $(B)/libcore.a
 	$(link) $(LIBS_ctl) $(LIBS_core)
 $(B)/mochila-bench: $(call obj,$(call src,bench)) $(B)/libcore.a

@@ -9,6 +9,7 @@ UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
 BENCH_TEST_OBJ := $(call obj,$(filter-out bench/main.c,$(call src,bench)))
 API_TEST_OBJ := $(call obj,$(filter-out master/api/main.c,$(call src,master/api)))
+LINK_TEST_OBJ := $(call obj,$(filter-out master/link/main.c,$(call src,master/link)))
 CTL_TEST_OBJ := $(call obj,$(filter-out ctl/main.c,$(call src,ctl)))
 
 # A program links the rooms whose headers it includes, and no others: what does not build yet in one
@@ -31,6 +32,8 @@ $(filter $(B)/tests/unit/test_bench_%,$(UNIT_BIN)): $(BENCH_TEST_OBJ)
 $(filter $(B)/tests/unit/test_bench_%,$(UNIT_BIN)): LIBS_room += $(LIBS_bench)
 $(filter $(B)/tests/unit/test_api_%,$(UNIT_BIN)): $(API_TEST_OBJ)
 $(filter $(B)/tests/unit/test_api_%,$(UNIT_BIN)): LIBS_room += $(LIBS_api)
+$(filter $(B)/tests/unit/test_link_%,$(UNIT_BIN)): $(LINK_TEST_OBJ)
+$(filter $(B)/tests/unit/test_link_%,$(UNIT_BIN)): LIBS_room += $(LIBS_link)
 $(filter $(B)/tests/unit/test_ctl_%,$(UNIT_BIN)): $(CTL_TEST_OBJ)
 $(filter $(B)/tests/unit/test_ctl_%,$(UNIT_BIN)): LIBS_room += $(LIBS_ctl)
 
