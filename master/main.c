@@ -6,6 +6,7 @@
 #include "master/holds.h"
 #include "master/lifecycle.h"
 #include "master/loop.h"
+#include "master/probe.h"
 #include "master/proc.h"
 
 #include <errno.h>
@@ -66,6 +67,8 @@ static int open_node(struct master *m, const struct config *c, struct text *erro
     m->log_fd = paths_open_log(&m->paths);
     if (m->log_fd < 0)
         return fail_errno(errors, "log", m->log_fd);
+    if (m->paths.log[0] != '\0' && isatty(STDERR_FILENO)) /* else nothing would be seen at all */
+        fprintf(stderr, "mochilad: the log is %s/mochila.log\n", m->paths.log);
     log_open(m->log_fd, LOG_NOTE, "mochilad");
     mode_t usual = umask(0077);
     rc = state_open(m->paths.state_db, &m->state);
@@ -148,6 +151,10 @@ static int run(const struct options *o, struct text *errors)
     }
     master.options = o;
     raise_limits();
+    if (o->worker == NULL && probe_ring(errors) < 0) {
+        source_free(&source);
+        return fail(EX_OSERR, errors);
+    }
     int status = open_node(&master, source->config, errors);
     if (status == EX_OK)
         status = start_node(&master, &source, errors);

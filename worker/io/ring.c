@@ -8,8 +8,15 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
-enum { BUFFER_GROUP = 0 };
+enum {
+    BUFFER_GROUP = 0,
+    RING_CQ_MODEST = 8192,
+    RING_CQ_SHORTEST = 2048,
+    RING_PLENTY_BYTES = 64 << 20
+};
 
 static size_t buffer_ring_bytes(uint32_t count)
 {
@@ -74,15 +81,38 @@ static int restrict_ring(struct ring *r)
     return io_uring_register((unsigned)r->uring.ring_fd, IORING_REGISTER_RESTRICTIONS, list, n);
 }
 
+/*
+ * Without privilege rings and registered memory are charged to the user's lockable memory, 8 MB on
+ * a usual host, of which every worker needs a part. Then a short completion queue has to do (the
+ * kernel keeps what does not fit), and nothing is registered that is only a gain.
+ */
+static bool lockable_is_plenty(void)
+{
+    struct rlimit l;
+    return geteuid() == 0 || getrlimit(RLIMIT_MEMLOCK, &l) != 0 || l.rlim_cur >= RING_PLENTY_BYTES;
+}
+
+static int make_ring(struct ring *r, uint32_t cq_entries)
+{
+    int err;
+    if (!lockable_is_plenty() && cq_entries > RING_CQ_MODEST)
+        cq_entries = RING_CQ_MODEST;
+    do {
+        struct io_uring_params p = {
+            .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE |
+                     IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP,
+            .cq_entries = cq_entries,
+        };
+        err = io_uring_queue_init_params(RING_SQ_ENTRIES, &r->uring, &p);
+        cq_entries /= 2;
+    } while (err == -ENOMEM && cq_entries >= RING_CQ_SHORTEST);
+    return err;
+}
+
 int ring_init(struct ring *r, const struct ring_settings *s)
 {
     memset(r, 0, sizeof *r);
-    struct io_uring_params p = {
-        .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE |
-                 IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP,
-        .cq_entries = s->cq_entries,
-    };
-    int err = io_uring_queue_init_params(RING_SQ_ENTRIES, &r->uring, &p);
+    int err = make_ring(r, s->cq_entries);
     if (err < 0) {
         r->uring.ring_fd = -1;
         return err;
@@ -90,7 +120,8 @@ int ring_init(struct ring *r, const struct ring_settings *s)
     err = make_buffers(r, s->buffer_count);
     /* Without the table of registered memory plain writes are used; no reason to fail. */
     if (err == 0)
-        r->has_fixed = io_uring_register_buffers_sparse(&r->uring, RING_FIXED_BUFFERS) == 0;
+        r->has_fixed = lockable_is_plenty() &&
+                       io_uring_register_buffers_sparse(&r->uring, RING_FIXED_BUFFERS) == 0;
     if (err == 0 && s->restrict_ops)
         err = restrict_ring(r);
     if (err < 0)
