@@ -9,7 +9,7 @@ import time
 
 import control_wire as wire
 
-BUILD = os.path.join(wire.ROOT, os.environ.get("B", "build/debug"))
+BUILD = os.path.join(wire.ROOT, os.environ.get("MOCHILA_BIN", "build/debug"))
 API = os.path.join(BUILD, "mochila-api")
 CLI = os.path.join(BUILD, "mochila")
 

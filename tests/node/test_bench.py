@@ -1,6 +1,6 @@
 """The load generator against its own sink: what was acknowledged is what the sink has taken.
 
-Run with the directory of the build in MOCHILA_BUILD (build/debug otherwise).
+Run with the directory of the build in MOCHILA_BIN (build/debug otherwise).
 """
 import json
 import os
@@ -14,7 +14,7 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ.get("MOCHILA_BUILD", ROOT / "build" / "debug"))
+BUILD = pathlib.Path(os.environ.get("MOCHILA_BIN", ROOT / "build" / "debug"))
 BENCH = str(BUILD / "mochila-bench")
 
 

@@ -15,7 +15,7 @@ import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-BUILD = os.path.abspath(os.environ.get("B", os.path.join(ROOT, "build", "debug")))
+BUILD = os.path.abspath(os.environ.get("MOCHILA_BIN", os.path.join(ROOT, "build", "debug")))
 MOCHILAD = os.path.join(BUILD, "mochilad")
 
 
