@@ -186,7 +186,10 @@ class Node:
         self.must_run()
         try:
             children = self.api("status")["children"]
+            recovered = not self.api("ledger").get("missing")
         except (OSError, http.client.HTTPException, AssertionError):
+            return False
+        if not recovered:
             return False
         ready = [c for c in children if c.get("state") == "READY" or c.get("state") == "ready"]
         return len(ready) > self.workers or len(ready) == len(children) >= self.workers
