@@ -24,6 +24,7 @@ enum control_kind {
     CONTROL_QUERY,
     CONTROL_ANSWER,
     CONTROL_RECOVERED,
+    CONTROL_LINK,
     CONTROL_KIND_COUNT
 };
 struct control_lane {
@@ -35,6 +36,26 @@ struct control_hold {
     char value[256];
     char why[128];
     uint64_t since;
+};
+/* What a LINK frame says: see master/link/control_link.h, where each op has its fields. */
+enum control_link_op {
+    CONTROL_LINK_OPEN = 1,
+    CONTROL_LINK_SEND,
+    CONTROL_LINK_ACK,
+    CONTROL_LINK_UP,
+    CONTROL_LINK_DOWN,
+    CONTROL_LINK_RECEIVED,
+    CONTROL_LINK_ACKED,
+    CONTROL_LINK_WANT,
+    CONTROL_LINK_OP_COUNT
+};
+struct control_link {
+    enum control_link_op op;
+    uint32_t channel; /* enum link_channel */
+    char peer[LIMIT_NAME_BYTES + 1];
+    uint64_t stream, seq, peer_stream, received, durable, incarnation;
+    uint32_t version;
+    char why[160];
 };
 #define CONTROL_NO_SLOT UINT32_MAX
 
@@ -61,6 +82,7 @@ struct control_frame {
     uint32_t poison_count;
     char **args;
     uint32_t arg_count; /* "key=value" */
+    struct control_link link; /* of LINK; its payload is the body */
     uint8_t *body;
     size_t body_bytes;
 };

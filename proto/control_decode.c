@@ -8,6 +8,8 @@
 #include "proto/control.h"
 
 #include "proto/control.pb-c.h"
+#include "proto/link_frame.h"
+#include "proto/node_uri.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -246,6 +248,18 @@ static int decode_query(const Mochila__Frame *m, struct control_frame *f)
     return rc;
 }
 
+static int take_body(const ProtobufCBinaryData *in, struct control_frame *f)
+{
+    if (in->len == 0)
+        return 0;
+    f->body = malloc(in->len);
+    if (f->body == NULL)
+        return -ENOMEM;
+    memcpy(f->body, in->data, in->len);
+    f->body_bytes = in->len;
+    return 0;
+}
+
 static int decode_answer(const Mochila__Frame *m, struct control_frame *f)
 {
     const Mochila__Answer *a = m->answer;
@@ -257,14 +271,7 @@ static int decode_answer(const Mochila__Frame *m, struct control_frame *f)
         return -EBADMSG;
     if (a->has_slot && f->slot >= LIMIT_WORKERS)
         return -EBADMSG;
-    if (a->body.len == 0)
-        return 0;
-    f->body = malloc(a->body.len);
-    if (f->body == NULL)
-        return -ENOMEM;
-    memcpy(f->body, a->body.data, a->body.len);
-    f->body_bytes = a->body.len;
-    return 0;
+    return take_body(&a->body, f);
 }
 
 static int decode_recovered(const Mochila__Frame *m, struct control_frame *f)
@@ -273,6 +280,32 @@ static int decode_recovered(const Mochila__Frame *m, struct control_frame *f)
     f->milliseconds = m->recovered->milliseconds;
     f->damaged = m->recovered->damaged;
     return 0;
+}
+
+static int decode_link(const Mochila__Frame *m, struct control_frame *f)
+{
+    const Mochila__Link *in = m->link;
+    if (in->op < CONTROL_LINK_OPEN || in->op >= CONTROL_LINK_OP_COUNT)
+        return -EBADMSG;
+    if (in->channel >= LINK_CHANNEL_COUNT || in->payload.len > LIMIT_LINK_PAYLOAD_BYTES)
+        return -EBADMSG;
+    f->link = (struct control_link){.op = (enum control_link_op)in->op,
+                                    .channel = in->channel,
+                                    .stream = in->stream,
+                                    .seq = in->seq,
+                                    .peer_stream = in->peer_stream,
+                                    .received = in->received,
+                                    .durable = in->durable,
+                                    .incarnation = in->incarnation,
+                                    .version = in->version};
+    if (!node_name_ok(span_of(in->peer.data, in->peer.len)))
+        return -EBADMSG;
+    int r = take_text(&in->peer, f->link.peer, sizeof f->link.peer);
+    if (r == 0 && in->has_why)
+        r = take_text(&in->why, f->link.why, sizeof f->link.why);
+    if (r == 0 && in->has_payload)
+        r = take_body(&in->payload, f);
+    return r;
 }
 
 /* Which message is in the frame, and who reads it. */
@@ -291,6 +324,7 @@ static const struct decoder {
     {CONTROL_QUERY, offsetof(Mochila__Frame, query), decode_query},
     {CONTROL_ANSWER, offsetof(Mochila__Frame, answer), decode_answer},
     {CONTROL_RECOVERED, offsetof(Mochila__Frame, recovered), decode_recovered},
+    {CONTROL_LINK, offsetof(Mochila__Frame, link), decode_link},
 };
 static_assert(ARRAY_COUNT(decoders) == CONTROL_KIND_COUNT - 1, "a decoder for each kind");
 

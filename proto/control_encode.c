@@ -29,6 +29,7 @@ union message {
     Mochila__Query query;
     Mochila__Answer answer;
     Mochila__Recovered recovered;
+    Mochila__Link link;
 };
 
 struct encoding {
@@ -231,12 +232,35 @@ static void encode_recovered(struct encoding *e)
     e->m.recovered = &e->u.recovered;
 }
 
+static void encode_link(struct encoding *e)
+{
+    const struct control_link *in = &e->f->link;
+    Mochila__Link *l = &e->u.link;
+    mochila__link__init(l);
+    l->has_stream = l->has_seq = l->has_peer_stream = l->has_received = l->has_durable = true;
+    l->has_incarnation = l->has_version = l->has_payload = l->has_why = true;
+    l->op = in->op;
+    l->peer = text_of_str(in->peer);
+    l->channel = in->channel;
+    l->stream = in->stream;
+    l->seq = in->seq;
+    l->peer_stream = in->peer_stream;
+    l->received = in->received;
+    l->durable = in->durable;
+    l->incarnation = in->incarnation;
+    l->version = in->version;
+    l->payload = bytes_of(e->f->body, e->f->body_bytes);
+    l->why = text_of_str(in->why);
+    e->m.link = l;
+}
+
 static void (*const encoders[CONTROL_KIND_COUNT])(struct encoding *e) = {
     [CONTROL_READY] = encode_ready,         [CONTROL_START] = encode_start,
     [CONTROL_HOLDS] = encode_holds,         [CONTROL_PEER_UP] = encode_peer_up,
     [CONTROL_PEER_DOWN] = encode_peer_down, [CONTROL_DRAIN] = encode_drain,
     [CONTROL_DRAINED] = encode_drained,     [CONTROL_QUERY] = encode_query,
     [CONTROL_ANSWER] = encode_answer,       [CONTROL_RECOVERED] = encode_recovered,
+    [CONTROL_LINK] = encode_link,
 };
 
 int control_encode(const struct control_frame *f, uint8_t *out, size_t cap, size_t *n)

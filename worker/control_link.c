@@ -64,6 +64,7 @@ static void on_frame(struct worker *w, struct control_frame *f, int *fds, unsign
     case CONTROL_DRAINED:
     case CONTROL_ANSWER:
     case CONTROL_RECOVERED:
+    case CONTROL_LINK:
     case CONTROL_KIND_COUNT:
         break;
     }

@@ -91,6 +91,10 @@ static struct control_frame sample(enum control_kind kind)
     case CONTROL_RECOVERED:
         f.messages = 1000000, f.milliseconds = 900, f.damaged = 1;
         break;
+    case CONTROL_LINK:
+        f.link = (struct control_link){CONTROL_LINK_SEND, 1, "b", 2, 3, 4, 5, 6, 7, 8, "because"};
+        f.body = some_body, f.body_bytes = sizeof some_body - 1;
+        break;
     case CONTROL_KIND_COUNT:
         fail();
     }
@@ -136,6 +140,12 @@ static void assert_frames_equal(const struct control_frame *a, const struct cont
     assert_int_equal(a->generation, b->generation);
     assert_int_equal(a->boot, b->boot);
     assert_int_equal(a->incarnation, b->incarnation);
+    assert_int_equal(a->link.op, b->link.op);
+    assert_int_equal(a->link.channel, b->link.channel);
+    assert_string_equal(a->link.peer, b->link.peer);
+    assert_string_equal(a->link.why, b->link.why);
+    assert_memory_equal(&a->link.stream, &b->link.stream, 6 * sizeof a->link.stream);
+    assert_int_equal(a->link.version, b->link.version);
     assert_int_equal(a->id, b->id);
     assert_int_equal(a->messages, b->messages);
     assert_int_equal(a->milliseconds, b->milliseconds);
@@ -236,6 +246,11 @@ static void test_ranges_of_others(void **state)
     f = sample(CONTROL_PEER_UP), f.incarnation = 0, refuse(&f);
     f = sample(CONTROL_PEER_UP), f.slot = LIMIT_WORKERS, refuse(&f);
     f = sample(CONTROL_PEER_DOWN), f.incarnation = 0, refuse(&f);
+    f = sample(CONTROL_LINK), f.link.op = (enum control_link_op)0, refuse(&f);
+    f = sample(CONTROL_LINK), f.link.op = CONTROL_LINK_OP_COUNT, refuse(&f);
+    f = sample(CONTROL_LINK), f.link.channel = 2, refuse(&f);
+    f = sample(CONTROL_LINK), f.link.peer[0] = 'B', refuse(&f);
+    f = sample(CONTROL_LINK), f.link.peer[0] = '\0', refuse(&f);
     f = sample(CONTROL_DRAIN), f.seconds = LIMIT_DRAIN_S + 1, refuse(&f);
     f = sample(CONTROL_ANSWER), f.status = 99, refuse(&f);
     f = sample(CONTROL_ANSWER), f.status = 600, refuse(&f);
