@@ -229,6 +229,28 @@ static void check_overlaps(struct loader *l)
     free(all);
 }
 
+/* Connections between nodes never come from a lane's address: it may move away under them. */
+static void check_cluster(struct loader *l)
+{
+    const struct config *c = l->c;
+    bool dialled = false;
+
+    if (c->cluster.name[0] == '\0')
+        return;
+    for (uint32_t i = 0; i < c->cluster.peers.count; i++) {
+        const char *name = c->cluster.peers.item[i].name;
+        if (strcmp(name, c->node) == 0)
+            report_at(&l->report, place_of(l, "cluster", "peers"), "%s is this node itself", name);
+        dialled = dialled || strcmp(name, c->node) > 0;
+    }
+    if (dialled && c->cluster.listen[0] == '\0')
+        report_at(&l->report, place_of(l, "cluster", "listen"),
+                  "listen is missing: peers whose names sort after %s connect to this node",
+                  c->node);
+    if (record_find_lane(l, &c->cluster.source) > 0)
+        report_at(&l->report, place_of(l, "cluster", "source"), "is the address of a lane");
+}
+
 void check_all(struct loader *l)
 {
     check_pairs(l);
@@ -239,4 +261,5 @@ void check_all(struct loader *l)
     set_default_tenant(l);
     check_listener_tenants(l);
     check_overlaps(l);
+    check_cluster(l);
 }

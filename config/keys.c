@@ -170,6 +170,24 @@ static const struct config_key api_keys[] = {
          "None: the socket only.")},
 };
 
+static const struct config_key cluster_keys[] = {
+    {ROW("name", KEY_NAME, 0, 0, "", config, cluster.name,
+         "Name of the cluster, as its certificates have it; none: a node on its own.")},
+    {ROW("listen", KEY_ENDPOINT, 0, 0, "", config, cluster.listen,
+         "Address and port for the peers whose names sort after this node's: they connect here.")},
+    {ROW("source", KEY_ADDRESS, 0, 0, "::", config, cluster.source,
+         "Source address of connections to peers, never a lane's; :: = as the kernel chooses.")},
+    {ROW("peers", KEY_PEERS, 0, LIMIT_PEERS, NULL, config, cluster.peers,
+         "The other nodes by name, each with the address and port that it listens on."),
+     .preset_note = "none"},
+    {ROW("ca", KEY_PATH, 0, 255, "/etc/mochila/cluster/ca.pem", config, cluster.ca,
+         "Certificate of the cluster's own authority.")},
+    {ROW("certificate", KEY_PATH, 0, 255, "/etc/mochila/cluster/node.pem", config,
+         cluster.certificate, "Certificate of this node; `mochila cluster join` puts it there.")},
+    {ROW("key", KEY_PATH, 0, 255, "/etc/mochila/cluster/node.key", config, cluster.key,
+         "Key of that certificate.")},
+};
+
 static const struct config_key limits_keys[] = {
     {ROW("connections", KEY_COUNT, 0, 100000, "10", config_limits, connections,
          "Connections at a time; 0 = no limit."),
@@ -306,6 +324,7 @@ static const struct config_key top_keys[] = {
     {GROUP("spool_options", KEY_SECTION, SCOPE_SPOOL, "The log on disk.")},
     {GROUP("dns", KEY_SECTION, SCOPE_DNS, "The resolver.")},
     {GROUP("api", KEY_SECTION, SCOPE_API, "The admin interface."), .needs_restart = true},
+    {GROUP("cluster", KEY_SECTION, SCOPE_CLUSTER, "The other nodes.")},
     {GROUP("limits", KEY_SECTION, SCOPE_LIMITS,
            "Limits of one lane at one site, where neither route nor provider has others."),
      .offset = offsetof(struct config, limits)},
@@ -351,6 +370,7 @@ static const struct scope scopes[SCOPE_COUNT] = {
     [SCOPE_SPOOL] = SCOPE("spool_options.", spool_keys),
     [SCOPE_DNS] = SCOPE("dns.", dns_keys),
     [SCOPE_API] = SCOPE("api.", api_keys),
+    [SCOPE_CLUSTER] = SCOPE("cluster.", cluster_keys),
     [SCOPE_LIMITS] = SCOPE("limits.", limits_keys),
     [SCOPE_POOL] = SCOPE("pools.NAME.", pool_keys),
     [SCOPE_LANE] = SCOPE("pools.NAME.lanes[].", lane_keys),

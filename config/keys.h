@@ -39,6 +39,7 @@ enum key_type {
     KEY_TENANT,   /* name of a tenant; kept as index (or as text, in a listener) */
     KEY_FLAGS,    /* list of words; kept as bits */
     KEY_SERVERS,  /* list of KEY_SERVER; kept as text with commas */
+    KEY_PEERS,    /* names, each with address:port; kept as struct config_peers */
     KEY_NETS,     /* lists of the key_type that `element` names */
     KEY_DOMAINS,
     KEY_PATTERNS,
@@ -57,6 +58,7 @@ enum key_scope {
     SCOPE_SPOOL,
     SCOPE_DNS,
     SCOPE_API,
+    SCOPE_CLUSTER,
     SCOPE_LIMITS,
     SCOPE_POOL,
     SCOPE_LANE,

@@ -192,6 +192,33 @@ static void read_servers(struct loader *l, const struct config_key *k, struct no
     MUST(!out.cut);
 }
 
+static void read_peers(struct loader *l, const struct config_key *k, struct node *v, void *field)
+{
+    struct config_peers *peers = field;
+    const struct config_key endpoint = {
+        .name = k->name, .type = KEY_ENDPOINT, .bytes = sizeof peers->item[0].endpoint};
+    memset(peers, 0, sizeof *peers);
+    if (v->kind != NODE_MAP) {
+        load_bad(l, k, v);
+        return;
+    }
+    if (v->count > k->max) {
+        report_at(&l->report, v, "has %u names; at most %u are allowed", v->count,
+                  (unsigned)k->max);
+        return;
+    }
+    for (struct node *n = v->first; n != NULL; n = n->next) {
+        struct config_peer *peer = &peers->item[peers->count];
+        if (!value_name_ok(n->name)) {
+            report_at(&l->report, n, "its key is not a name of a node (1 to 32 of a-z, 0-9 and -)");
+            continue;
+        }
+        memcpy(peer->name, n->name, strlen(n->name) + 1);
+        read_single(l, &endpoint, n, peer->endpoint);
+        peers->count++;
+    }
+}
+
 /* A list of networks or domains: each item goes to the list that the row names. */
 static void read_items(struct loader *l, const struct config_key *k, struct node *v, void *field)
 {
@@ -299,9 +326,9 @@ static void read_named(struct loader *l, const struct config_key *k, struct node
 typedef void read_fn(struct loader *l, const struct config_key *k, struct node *v, void *field);
 static read_fn *const readers[KEY_TYPE_COUNT] = {
     [KEY_POOL] = read_pool_name,  [KEY_TENANT] = read_tenant_name, [KEY_FLAGS] = read_words,
-    [KEY_SERVERS] = read_servers, [KEY_NETS] = read_items,         [KEY_DOMAINS] = read_items,
-    [KEY_PATTERNS] = read_items,  [KEY_SECTION] = read_section,    [KEY_LIMITS] = read_limits,
-    [KEY_RECORDS] = read_records, [KEY_NAMED] = read_named,
+    [KEY_SERVERS] = read_servers, [KEY_PEERS] = read_peers,        [KEY_NETS] = read_items,
+    [KEY_DOMAINS] = read_items,   [KEY_PATTERNS] = read_items,     [KEY_SECTION] = read_section,
+    [KEY_LIMITS] = read_limits,   [KEY_RECORDS] = read_records,    [KEY_NAMED] = read_named,
 };
 
 static void read_absent(struct loader *l, const struct config_key *k, const struct node *place,

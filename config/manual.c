@@ -28,6 +28,7 @@ static const struct {
     {SCOPE_SPOOL, "spool_options"},
     {SCOPE_DNS, "dns"},
     {SCOPE_API, "api"},
+    {SCOPE_CLUSTER, "cluster"},
 };
 static_assert(ARRAY_COUNT(chapters) == SCOPE_COUNT, "a chapter for each scope");
 

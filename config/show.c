@@ -61,6 +61,16 @@ static void put_servers(const char *servers, struct text *out)
     text_putc(out, ']');
 }
 
+static void put_peers(const struct config_peers *peers, struct text *out)
+{
+    text_putc(out, '{');
+    for (uint32_t i = 0; i < peers->count; i++) {
+        text_fmt(out, "%s%s: ", i == 0 ? "" : ", ", peers->item[i].name);
+        value_put_word(out, peers->item[i].endpoint);
+    }
+    text_putc(out, '}');
+}
+
 static void put_nets(const struct ip_net *nets, uint32_t count, struct text *out)
 {
     static const struct config_key net = {.type = KEY_NET};
@@ -112,6 +122,8 @@ static void put_value(const struct shown *s, const struct config_key *k, const v
         put_words(k, field, s->out);
     } else if (k->type == KEY_SERVERS) {
         put_servers((const char *)field, s->out);
+    } else if (k->type == KEY_PEERS) {
+        put_peers((const void *)field, s->out);
     } else if (k->type == KEY_LIMITS) {
         put_limits((const void *)field, s->out);
     } else {

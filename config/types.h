@@ -88,6 +88,16 @@ struct config_provider {
     struct config_limits limits;
 };
 
+/* The other nodes, as this one reaches them. */
+struct config_peer {
+    char name[LIMIT_NAME_BYTES + 1];
+    char endpoint[64]; /* address:port or [address]:port */
+};
+struct config_peers {
+    uint32_t count;
+    struct config_peer item[LIMIT_PEERS];
+};
+
 struct config {
     char node[LIMIT_NAME_BYTES + 1];
     uint16_t node_id; /* origin in message ids, 1..65535; preset: from the node's name */
@@ -137,6 +147,13 @@ struct config {
         char socket[256]; /* preset: RUN/api.sock */
         char listen[64];  /* "" or address:port */
     } api;
+    struct {                             /* cluster: */
+        char name[LIMIT_NAME_BYTES + 1]; /* "" = no cluster: no link is started */
+        char listen[64];                 /* "" or address:port, for peers with higher names */
+        struct ip source;                /* of connections to peers; :: = as the kernel chooses */
+        struct config_peers peers;
+        char ca[256], certificate[256], key[256];
+    } cluster;
     struct config_limits limits; /* default site */
 
     struct config_listener *listeners;

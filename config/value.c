@@ -113,6 +113,8 @@ static int parse_enum(const struct config_key *k, const char *text, void *field)
 
 static int parse_name(const struct config_key *k, const char *text, void *field)
 {
+    if (text[0] == '\0' && k->preset != NULL)
+        return put_text(k, text, field);
     return value_name_ok(text) ? put_text(k, text, field) : -EINVAL;
 }
 
@@ -391,6 +393,7 @@ static const char *const allowed_texts[KEY_TYPE_COUNT] = {
     [KEY_POOL] = "the name of a pool",
     [KEY_TENANT] = "the name of a tenant",
     [KEY_SERVERS] = "a list",
+    [KEY_PEERS] = "a mapping of names of nodes to address:port or [address]:port",
     [KEY_FLAGS] = "a list",
     [KEY_NETS] = "a list",
     [KEY_DOMAINS] = "a list",

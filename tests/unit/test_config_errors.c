@@ -127,6 +127,15 @@ static void test_values(void **state)
         "f.yaml:4: dns.servers[1]: \"x\" is not an address, address:port or [address]:port\n");
     bad(LEAST "api: {listen: localhost}\n",
         "f.yaml:4: api.listen: \"localhost\" is not address:port or [address]:port\n");
+    bad(LEAST "cluster: {name: x, listen: \"1.2.3.4:5\", peers: {B: \"1.2.3.4:5\", b: \"c:5\", "
+              "a: \"1.2.3.4:5\"}, source: 192.0.2.10}\n",
+        "f.yaml:4: cluster.peers.B: its key is not a name of a node (1 to 32 of a-z, 0-9 and -)\n"
+        "f.yaml:4: cluster.peers.b: \"c:5\" is not address:port or [address]:port\n"
+        "f.yaml:4: cluster.peers: a is this node itself\n"
+        "f.yaml:4: cluster.source: is the address of a lane\n");
+    bad(LEAST "cluster: {name: x, peers: {b: \"1.2.3.4:5\"}}\n",
+        "f.yaml:4: cluster: listen is missing: peers whose names sort after a connect to this "
+        "node\n");
     struct config *c = good(LEAST "client: {connect: 250ms, dot: 1h, rset: 90s}\n"
                                   "smtp: {size_max: 1048576, data_idle: 1h}\n"
                                   "dns: {servers: [127.0.0.1, \"[::1]:5353\", \"::2\"]}\n"

@@ -48,7 +48,9 @@ static char *show(const char *yaml, const char *set)
           "- {domain: c.example, family: v6_first}\n"                                           \
           "- {domain: \"*\", via: \"1.2.3.4\"}\n"                                               \
           "providers:\n  yahoo: {limits: {connections: 3}}\n  own: {mx: [.google.com, "         \
-          "mx.a.example]}\nrefuse_from: [192.0.2.0/24]\n"
+          "mx.a.example]}\nrefuse_from: [192.0.2.0/24]\n"                                       \
+          "cluster: {name: west, listen: \"127.0.0.1:81\", source: 192.0.2.1, peers: {b: "      \
+          "\"192.0.2.2:7525\", c: \"[::1]:7525\"}}\n"
 
 static void test_show_sources(void **state)
 {
@@ -135,6 +137,7 @@ static const char *const places[SCOPE_COUNT] = {
     [SCOPE_SPOOL] = "spool_options.",
     [SCOPE_DNS] = "dns.",
     [SCOPE_API] = "api.",
+    [SCOPE_CLUSTER] = "cluster.",
     [SCOPE_LIMITS] = "limits.",
     [SCOPE_POOL] = "pools.p.",
     [SCOPE_LANE] = "pools.p.lanes.0.",
@@ -276,6 +279,7 @@ static void walk_key(enum key_scope scope, const struct config_key *k)
         break;
     case KEY_FLAGS:
     case KEY_SERVERS:
+    case KEY_PEERS:
     case KEY_NETS:
     case KEY_DOMAINS:
     case KEY_PATTERNS:
