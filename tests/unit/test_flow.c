@@ -181,6 +181,33 @@ static void held_tenants_are_passed_over(void **state)
     assert_int_equal(take_next(), -1);
 }
 
+/* Connections are opened for transactions, not for recipients. */
+static void jobs_count_transactions(void **state)
+{
+    (void)state;
+    uint32_t domains[] = {domain_intern(&queue, span_str("a.test")),
+                          domain_intern(&queue, span_str("b.test"))};
+    struct qmsg *m = message_make(tenant("one"), CLASS_BULK);
+    struct qentry *e[6];
+    for (uint16_t k = 0; k < 6; k++) {
+        e[k] = entry_make(m, k, domains[k / 4]);
+        assert_int_equal(flow_push(&queue, flow, e[k], false), 0);
+        assert_int_equal(flow->jobs, k < 4 ? 1 : 2);
+    }
+    ready_make(flow, tenant("one"), CLASS_BULK);
+    assert_int_equal(flow->jobs, 3);
+    flow_remove(&queue, flow, e[1]); /* within a run */
+    assert_int_equal(flow->jobs, 3);
+    flow_remove(&queue, flow, e[4]);
+    assert_int_equal(flow->jobs, 3);
+    flow_remove(&queue, flow, e[5]); /* the last of its run */
+    assert_int_equal(flow->jobs, 2);
+    assert_int_equal(flow_push(&queue, flow, e[1], true), 0);
+    assert_int_equal(flow->jobs, 2);
+    assert_int_equal(flow_push(&queue, flow, e[5], true), 0);
+    assert_int_equal(flow->jobs, 3);
+}
+
 static void front_and_back(void **state)
 {
     (void)state;
@@ -444,6 +471,7 @@ int main(void)
         T(a_deep_debt_is_no_stall),
         T(transactional_mail_goes_first_but_not_alone),
         T(held_tenants_are_passed_over),
+        T(jobs_count_transactions),
         T(front_and_back),
         T(message_rate_holds),
         T(connection_limit_counts_those_that_are_closing),

@@ -261,7 +261,7 @@ void deliver_run(struct deliver *d, struct flow *f)
                 return;
             continue;
         }
-        if (f->opening >= f->ready[0] + f->ready[1])
+        if (f->opening >= f->jobs)
             return; /* enough are on their way */
         if (flow_may_connect(q, f) == FLOW_WAIT)
             return;

@@ -88,6 +88,22 @@ static void share_drop(struct queue *q, struct flow *f, struct share *s)
     pool_put(&q->shares, s);
 }
 
+/* 1 when b begins a transaction that a is not part of; 0 is "none", and nothing begins there. */
+static uint32_t begins(const struct queue *q, uint32_t a, uint32_t b)
+{
+    if (a == 0 || b == 0)
+        return b != 0;
+    const struct qentry *x = store_entry(&q->store, a), *y = store_entry(&q->store, b);
+    return x->msg != y->msg || x->domain != y->domain;
+}
+
+/* What e adds to the count of transactions where it stands in its list. */
+static uint32_t jobs_of(const struct queue *q, const struct qentry *e)
+{
+    uint32_t self = store_entry_index(&q->store, e);
+    return begins(q, e->prev, self) + begins(q, self, e->next) - begins(q, e->prev, e->next);
+}
+
 int flow_push(struct queue *q, struct flow *f, struct qentry *e, bool front)
 {
     struct share_key k = key_of(q, f, e);
@@ -102,6 +118,7 @@ int flow_push(struct queue *q, struct flow *f, struct qentry *e, bool front)
     else
         qlist_push(&q->store, &s->list, e);
     f->ready[k.class_]++;
+    f->jobs += jobs_of(q, e);
     return 0;
 }
 
@@ -111,6 +128,7 @@ static void remove_from(struct queue *q, struct flow *f, struct qentry *e, int32
     struct share *s = share_find(q, &k);
     MUST(s != NULL);
     s->deficit -= charge;
+    f->jobs -= jobs_of(q, e);
     qlist_remove(&q->store, &s->list, e);
     MUST(f->ready[k.class_] > 0);
     f->ready[k.class_]--;

@@ -109,6 +109,7 @@ struct flow {
     uint32_t next_marked;
     uint32_t ring[2];      /* active shares by class, 0 = none */
     uint32_t ready[2];     /* entries by class */
+    uint32_t jobs;         /* runs of neighbours of one message and domain: transactions they make, about */
     uint32_t in_flight;
     uint32_t opening, open;   /* connections */
     uint32_t closing;         /* that the peer may still count as ours */
