@@ -207,7 +207,10 @@ static void fail_all(struct spool *s, int err)
     segment_sweep(s);
     if (s->failed_in_row >= 2)
         spool_sicken(s, "two commits failed in a row", err);
+    /* The owner's totals are right when all have heard: no segment begins in between. */
+    s->telling = true;
     waits_call(&all, err);
+    s->telling = false;
 }
 
 static void on_committed(struct disk_op *op, ssize_t res)

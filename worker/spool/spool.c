@@ -178,6 +178,8 @@ static int append(struct spool *s, const struct spool_append *a, struct spool_wa
     uint32_t padded = pad8((uint32_t)bytes), entry = footer_entry_bytes((uint32_t)meta_bytes);
     if (!fits_empty_segment(s, padded, entry))
         return -E2BIG;
+    if (s->telling)
+        return -ENOBUFS;
     if (s->sick && !s->in_snapshot)
         return -EIO;
     if (!fate && spool_health(s) == SPOOL_FULL)

@@ -172,6 +172,7 @@ struct spool {
     bool starved, free_short; /* the reasons for SPOOL_FULL besides a missing reserve */
     uint64_t free_bytes, free_at_ms;
     bool sick, probing;
+    bool telling; /* of a failed commit: nothing is appended before all have heard */
     uint32_t failed_in_row;
     uint64_t sick_retry_ms;
 
