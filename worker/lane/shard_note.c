@@ -92,11 +92,11 @@ void shard_note(struct shard *s, const struct note_facts *f, struct spool_wait *
     n->reply_bytes = (uint32_t)reply.n;
     if (reply.n > 0)
         memcpy(n->data + w.n, reply.p, reply.n);
-    if (note_write(n) != 0)
-        postpone(n);
+    if (s->unwritten != NULL || note_write(n) != 0)
+        postpone(n); /* in order: a DOT must not come to stand behind its outcome */
 }
 
-/* Oldest first, although order between different messages does not matter: a note is the last word on its recipients. */
+/* Oldest first: what is said later about a recipient stands later in the log. */
 static struct note *reversed(struct note *n)
 {
     struct note *out = NULL;
@@ -113,9 +113,11 @@ static void write_again(struct shard *s)
 {
     struct note *n = reversed(s->unwritten);
     s->unwritten = NULL;
+    bool full = false;
     while (n != NULL) {
         struct note *next = n->next;
-        if (note_write(n) != 0) {
+        full = full || note_write(n) != 0; /* the rest waits: order, and no attempt for each of a million */
+        if (full) {
             n->next = s->unwritten;
             s->unwritten = n;
         }
