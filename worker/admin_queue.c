@@ -301,11 +301,10 @@ static void retry(struct task *t, struct qentry *e)
         }
         return;
     }
-    if (e->state != ENTRY_WAITING)
+    bool doubted = e->state == ENTRY_HELD && e->reason == REASON_IN_DOUBT;
+    if (e->state != ENTRY_WAITING && !doubted)
         return;
-    entry_unlist(q, e);
-    e->due_s = 0;
-    entry_place(q, e);
+    fates_try_again(q, e);
     t->changed++;
 }
 

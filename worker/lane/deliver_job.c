@@ -452,7 +452,9 @@ static void note_dot(struct outbound *o, struct spool_wait *wait)
     for (unsigned i = 0; i < o->job.count; i++) {
         if (o->job.entries[i] == 0)
             continue;
-        uint16_t index = store_entry(&q->store, o->job.entries[i])->index;
+        struct qentry *e = store_entry(&q->store, o->job.entries[i]);
+        uint16_t index = e->index;
+        e->in_doubt = 1;
         indices[2 * n] = (uint8_t)index;
         indices[2 * n + 1] = (uint8_t)(index >> 8);
         n++;

@@ -153,6 +153,7 @@ static void finish(struct queue *q, const struct fate_set *set, enum fate fate,
         entries[i]->reason = (uint8_t)f->reason;
         entries[i]->reply = reply_intern(q, f->reply);
         entries[i]->flow = 0;
+        entries[i]->in_doubt = 0;
         if (owed) {
             entry_set_state(q, entries[i], ENTRY_BOUNCE_DUE);
             shard_uncache(q, store_msg(&q->store, entries[i]->msg));
@@ -196,6 +197,19 @@ static void shorten_lifetime(const struct queue *q, struct qmsg *m, const struct
         m->expires_s = m->received_s + most;
 }
 
+/* A DOT is in the log: an outcome that changes nothing follows it, or a crash would leave the recipient in doubt. */
+static void settle_doubt(struct queue *q, struct qentry *e)
+{
+    if (!e->in_doubt)
+        return;
+    struct note_facts n = {.type = RECORD_DEFER};
+    struct fate_facts none = {.reason = REASON_NONE};
+    note(q, &(struct fate_set){.entries = &e, .count = 1}, &n, &none);
+    n.outcome.attempts = e->attempts;
+    e->in_doubt = 0;
+    shard_note(n.lane->shard, &n, NULL);
+}
+
 static void defer_one(struct queue *q, const struct fate_set *one, const struct fate_facts *f)
 {
     struct qentry *e = one->entries[0];
@@ -205,10 +219,12 @@ static void defer_one(struct queue *q, const struct fate_set *one, const struct 
     e->flow = 0;
     e->reply = reply_intern(q, f->reply);
     if (f->ours) {
+        settle_doubt(q, e);
         entry_wait(q, e, queue_now_unix_s(q) + OURS_RETRY_S, f->reason);
         return;
     }
     e->attempts++;
+    e->in_doubt = 0; /* by the DEFER below */
     shorten_lifetime(q, m, f);
     uint32_t due = retry_due(q, m, e->attempts, f->reason);
     struct note_facts n = {.type = RECORD_DEFER};
@@ -292,6 +308,14 @@ void fates_end(struct queue *q, struct qentry *e, enum fate fate, const struct f
     finish(q, &(struct fate_set){.entries = &e, .count = 1}, fate, f, NULL);
 }
 
+void fates_try_again(struct queue *q, struct qentry *e)
+{
+    entry_unlist(q, e);
+    settle_doubt(q, e);
+    e->due_s = 0;
+    entry_place(q, e);
+}
+
 void fates_return(struct queue *q, struct qentry *e, bool front)
 {
     MUST(e->state == ENTRY_IN_FLIGHT);
@@ -303,6 +327,7 @@ void fates_return(struct queue *q, struct qentry *e, bool front)
     }
     struct flow *f = flow_at(q, e->flow);
     e->flow = 0;
+    settle_doubt(q, e);
     entry_set_state(q, e, ENTRY_NEW);
     if (q->held_some || domain_at(q, e->domain)->held) { /* a hold may have come meanwhile */
         entry_place(q, e);

@@ -40,6 +40,8 @@ bool fates_apply(struct queue *q, const struct fate_set *set, enum verdict verdi
 void fates_local(struct queue *q, struct qentry *e, enum verdict verdict, const struct fate_facts *f);
 /* Ends an entry in any state but IN_FLIGHT (that one: when its attempt ends): expired or deleted. */
 void fates_end(struct queue *q, struct qentry *e, enum fate fate, const struct fate_facts *f);
+/* The operator wants it tried now: not IN_FLIGHT, not BOUNCE_DUE; a doubt of a crash is settled by this. */
+void fates_try_again(struct queue *q, struct qentry *e);
 /*
  * Puts an IN_FLIGHT entry back into its flow without using up an attempt: at the front when it was just unlucky, at the end when its
  * own try may be what the peer did not like.

@@ -52,13 +52,15 @@ static void apply_to_messages(struct queue *q)
             e->state == ENTRY_PARKED || e->state == ENTRY_NEW)
             continue;
         bool held = q->held_some && hold_applies_to_message(q, store_msg(&q->store, e->msg)->id);
+        /* What is held because of doubt after a crash is not the business of holds. */
+        bool by_hold = e->state == ENTRY_HELD && e->reason == REASON_HELD_MESSAGE;
         bool by_domain = e->state == ENTRY_WAITING && e->reason == REASON_HELD_SITE;
         bool about_to_go = e->state == ENTRY_READY || e->state == ENTRY_RESOLVING;
         if (held && e->state != ENTRY_HELD) {
             entry_unlist(q, e);
             e->reason = REASON_HELD_MESSAGE;
             entry_set_state(q, e, ENTRY_HELD);
-        } else if ((!held && e->state == ENTRY_HELD) ||
+        } else if ((!held && by_hold) ||
                    (domain_at(q, e->domain)->held ? about_to_go : by_domain)) {
             entry_unlist(q, e);
             e->due_s = 0;

@@ -220,6 +220,7 @@ static void apply_done(struct shard *s, const struct outcome *o)
             continue;
         if (o->bounce_due) {
             e->reason = o->reason;
+            e->in_doubt = 0;
             entry_set_state(q, e, ENTRY_BOUNCE_DUE);
             continue;
         }
@@ -417,6 +418,8 @@ void shard_start_lanes(struct shard *s)
         s->recovered++;
         if (is_poison(q, store_msg(&q->store, e->msg)->id) && e->state == ENTRY_NEW)
             park_poison(q, e);
+        if (e->state == ENTRY_HELD && e->reason == REASON_HELD_MESSAGE)
+            entry_set_state(q, e, ENTRY_NEW); /* by a copy; whether it still holds is decided anew */
         if (e->state != ENTRY_NEW)
             continue;
         if (e->in_doubt)

@@ -128,12 +128,40 @@ static void put_meta(struct copy_job *j, const struct qmsg *m, const struct enq 
     }
 }
 
+/* A copy replaces what the log said before it, also that a dot has been sent: said again behind it. */
+static void repeat_doubt(struct copy_job *j, const struct qmsg *m)
+{
+    struct queue *q = j->shard->queue;
+    uint8_t indices[2 * LIMIT_RECIPIENTS];
+    uint16_t n = 0;
+    for (uint32_t i = m->first; i != 0;) {
+        const struct qentry *e = store_entry(&q->store, i);
+        i = e->sibling;
+        if (!e->in_doubt || n == LIMIT_RECIPIENTS)
+            continue;
+        indices[2 * n] = (uint8_t)e->index;
+        indices[2 * n + 1] = (uint8_t)(e->index >> 8);
+        n++;
+    }
+    if (n == 0)
+        return;
+    struct note_facts f = {.type = RECORD_DOT, .lane = &q->lanes[m->lane]};
+    f.outcome = (struct outcome){.id = j->id,
+                                 .at_unix_ms = io_now_unix_ms(q->env.io),
+                                 .count = n,
+                                 .indices = span_of(indices, 2u * n)};
+    shard_note(j->shard, &f, NULL);
+}
+
 static void append_enq(struct copy_job *j, struct qmsg *m, struct span meta, struct span rest)
 {
     struct lane *lane = &j->shard->queue->lanes[m->lane];
     struct enq old;
-    if (enq_read(meta, &old) != 0) {
-        give_up(j, -EBADMSG);
+    int bad = enq_read(meta, &old);
+    if (bad == 0 && j->shard->unwritten != NULL)
+        bad = -EAGAIN; /* who has gone would be in neither record: his fate comes first */
+    if (bad != 0) {
+        give_up(j, bad);
         return;
     }
     size_t room = meta.n + 64;
@@ -151,10 +179,12 @@ static void append_enq(struct copy_job *j, struct qmsg *m, struct span meta, str
     j->wait.on_durable = on_durable;
     int r = w.bad ? -E2BIG : spool_append(j->shard->spool, &a, &j->wait, &j->place);
     free(buf);
-    if (r != 0)
+    if (r != 0) {
         give_up(j, r);
-    else
-        lane->position++;
+        return;
+    }
+    lane->position++;
+    repeat_doubt(j, m);
 }
 
 static void next_chunk(struct copy_job *j);

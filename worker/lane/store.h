@@ -59,7 +59,7 @@ struct qentry {
     uint16_t reply;         /* interned last reply, 0 = none */
     uint8_t state;          /* enum entry_state */
     uint8_t reason;         /* enum reason */
-    uint8_t in_doubt;       /* a DOT without a fate was found, or the reply was lost */
+    uint8_t in_doubt;       /* the log holds a DOT and no outcome behind it */
     uint8_t cancel;         /* in flight: end as this fate (enum fate) instead of queueing again */
 };
 
