@@ -51,6 +51,7 @@ static void idle_leave(struct outbound *o)
 {
     if (o->idle_link == NULL)
         return;
+    o->deliver->idle--;
     *o->idle_link = o->next_idle;
     if (o->next_idle != NULL)
         o->next_idle->idle_link = o->idle_link;
@@ -198,6 +199,7 @@ static void wait_idle(struct outbound *o)
     if (o->next_idle != NULL)
         o->next_idle->idle_link = &o->next_idle;
     o->flow->idle = o;
+    o->deliver->idle++;
     uint32_t idle_s = site_at(o->deliver->queue, o->flow->site)->limits->idle_s;
     timer_set(o->deliver->queue->env.wheel, &o->timer, 1000ull * idle_s);
 }
@@ -244,6 +246,21 @@ void outbound_rest(struct outbound *o)
     flow_mark(o->deliver->queue, o->flow);
 }
 
+/* Every connection is taken: one that has no work makes room for a flow that has. */
+static void shed_idle(struct deliver *d)
+{
+    const struct table *t = &d->queue->flow_by_pair;
+    if (d->idle == 0 || t->slots == NULL)
+        return;
+    for (uint32_t i = 0; i <= t->mask; i++) {
+        const struct flow *f = t->slots[i].value == 0 ? NULL : flow_at(d->queue, t->slots[i].value);
+        if (f != NULL && f->idle != NULL) {
+            quit(f->idle);
+            return;
+        }
+    }
+}
+
 void deliver_run(struct deliver *d, struct flow *f)
 {
     struct queue *q = d->queue;
@@ -266,6 +283,7 @@ void deliver_run(struct deliver *d, struct flow *f)
         if (flow_may_connect(q, f) == FLOW_WAIT)
             return;
         if (outbound_open(d, f) == NULL) {
+            shed_idle(d);
             f->why = REASON_CONNECTIONS;
             timer_set(q->env.wheel, &f->timer, SHORTAGE_MS);
             return;

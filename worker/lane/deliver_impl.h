@@ -75,6 +75,7 @@ struct deliver {
     struct queue *queue;
     struct pool outbounds;
     uint32_t busy;
+    uint32_t idle;   /* in the lists of their flows */
     struct dead_host {
         uint64_t until_ms;
         struct ip ip;
