@@ -153,10 +153,10 @@ class Node:
         os.rename(path + ".new", path)
 
     # --- life ---
-    def start(self, wait=True, seconds=30):
+    def start(self, wait=True, seconds=30, prefix=()):
         os.makedirs(f"{self.dir}/log", exist_ok=True)
         self.process = subprocess.Popen(
-            [f"{BIN}/mochilad", "-f", f"{self.dir}/mochila.yaml", "--allow-volatile-spool"],
+            [*prefix, f"{BIN}/mochilad", "-f", f"{self.dir}/mochila.yaml", "--allow-volatile-spool"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=open(f"{self.dir}/mochilad.stderr", "a"), env=self.env)
         if wait:
