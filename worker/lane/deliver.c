@@ -383,12 +383,49 @@ static void on_client_closed(void *owner)
     outbound_release(o);
 }
 
+static void on_client_rcpt(void *owner, unsigned i, const struct smtp_reply *r)
+{
+    struct outbound *o = owner;
+    struct queue *q = o->deliver->queue;
+    struct msg_id was = work_on(q, o->job.id);
+    job_on_rcpt(o, i, r);
+    work_on(q, was);
+}
+
+static bool on_client_dot(void *owner)
+{
+    struct outbound *o = owner;
+    struct queue *q = o->deliver->queue;
+    struct msg_id was = work_on(q, o->job.id);
+    bool go = job_on_dot(o);
+    work_on(q, was);
+    return go;
+}
+
+static void on_client_more(void *owner)
+{
+    struct outbound *o = owner;
+    struct queue *q = o->deliver->queue;
+    struct msg_id was = work_on(q, o->job.id);
+    job_on_more(o);
+    work_on(q, was);
+}
+
+static void on_client_done(void *owner, enum smtp_stage stage, const struct smtp_reply *r)
+{
+    struct outbound *o = owner;
+    struct queue *q = o->deliver->queue;
+    struct msg_id was = work_on(q, o->job.id);
+    job_on_done(o, stage, r);
+    work_on(q, was);
+}
+
 const struct client_events outbound_client_events = {
     .on_idle = on_client_idle,
-    .on_rcpt = job_on_rcpt,
-    .on_dot = job_on_dot,
-    .on_more = job_on_more,
-    .on_done = job_on_done,
+    .on_rcpt = on_client_rcpt,
+    .on_dot = on_client_dot,
+    .on_more = on_client_more,
+    .on_done = on_client_done,
     .on_failed = on_client_failed,
     .on_closed = on_client_closed,
 };

@@ -89,6 +89,17 @@ void path_begin(struct outbound *o);
 void path_next(struct outbound *o);
 void path_failed(struct outbound *o, enum smtp_stage stage, enum reason reason, struct span text);
 
+/*
+ * Tells the master, should we die now, which message is worked on; returns the one before, to be put back. Only around the
+ * handling of one event: a message that merely is under way must not be blamed.
+ */
+static inline struct msg_id work_on(struct queue *q, struct msg_id id)
+{
+    struct msg_id was = q->env.stats->marker.id;
+    q->env.stats->marker.id = id;
+    return was;
+}
+
 /* deliver_job.c: one transaction */
 /* Takes the next message of the flow. False: nothing to take. */
 bool job_take(struct outbound *o);

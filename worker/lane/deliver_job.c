@@ -33,7 +33,6 @@ void job_wipe(struct outbound *o)
     free(o->piece);
     o->piece = NULL;
     memset(&o->job, 0, sizeof o->job);
-    queue_of(o)->env.stats->marker.id = (struct msg_id){0, 0};
 }
 
 /* Settles the entries still open with one outcome. */
@@ -240,7 +239,7 @@ static void content_failed(struct outbound *o, enum reason reason)
     outbound_rest(o);
 }
 
-static void hand_over(struct outbound *o)
+static void give_to_client(struct outbound *o)
 {
     struct queue *q = queue_of(o);
     const struct enq *e = &o->job.enq;
@@ -268,8 +267,15 @@ static void hand_over(struct outbound *o)
                              .piece = span_of(c->rest, c->rest_bytes),
                              .last = e->chunk_count == 0};
     o->state = OUT_SENDING;
-    q->env.stats->marker.id = o->job.id;
     smtp_client_send(o->client, &job);
+}
+
+static void hand_over(struct outbound *o)
+{
+    struct queue *q = queue_of(o);
+    struct msg_id was = work_on(q, o->job.id);
+    give_to_client(o);
+    work_on(q, was);
 }
 
 static int start_read(struct outbound *o, const struct qmsg *m,
@@ -469,6 +475,14 @@ static void note_dot(struct outbound *o, struct spool_wait *wait)
     shard_note(f.lane->shard, &f, wait);
 }
 
+static bool has_open(const struct outbound *o)
+{
+    for (unsigned i = 0; i < o->job.count; i++)
+        if (o->job.entries[i] != 0)
+            return true;
+    return false;
+}
+
 bool job_on_dot(void *owner)
 {
     struct outbound *o = owner;
@@ -476,10 +490,12 @@ bool job_on_dot(void *owner)
         o->state = OUT_GATED; /* at most one delivery a connection may be unrecorded at a crash */
         return false;
     }
-    const struct qmsg *m = msg_of(o);
     if (o->job.chunk != 0)
         return true;
     o->job.chunk = 1;
+    if (!has_open(o))
+        return true; /* sent ahead, and everybody has been refused meanwhile: there is no doubt to note */
+    const struct qmsg *m = msg_of(o);
     if (queue_of(o)->tenants[m->tenant].in_doubt == IN_DOUBT_RETRY) {
         note_dot(o, NULL);
         return true;
