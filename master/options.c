@@ -53,8 +53,8 @@ static int complain(const char *arg, struct text *errors)
         strncmp(arg, "--", 2) == 0 ? suggest_nearest(arg + 2, names, ARRAY_COUNT(names)) : NULL;
     text_fmt(errors, "\"%s\" is not an option, or its value is missing", arg);
     if (near != NULL)
-        text_fmt(errors, "; did you mean --%s?", near);
-    text_puts(errors, " See mochilad --help.\n");
+        text_fmt(errors, "; did you mean --%s", near);
+    text_puts(errors, "; see mochilad --help\n");
     return -EINVAL;
 }
 
