@@ -191,7 +191,9 @@ if [ "${1:-}" = --self-test ]; then
 fi
 cd "$(dirname "$0")/.." || exit 2
 if [ $# -eq 0 ]; then
-    set -- $(git ls-files '*.c' '*.h')
+    # Without git (an unpacked archive), or in a tree of somebody else, what is there is looked at.
+    set -- $(git ls-files '*.c' '*.h' 2>/dev/null)
+    [ $# -gt 0 ] || set -- $(find . -path ./build -prune -o -name '*.[ch]' -print | sed 's,^\./,,')
     for f; do
         shift
         [ -f "$f" ] && set -- "$@" "$f"
