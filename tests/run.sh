@@ -81,7 +81,8 @@ cmocka() {
     done
     # Dead without a word: a signal, a sanitizer, or the compiler.
     if [ "$status" != 0 ] && [ "$bad" = 0 ]; then
-        bad=$(lines '^(FAIL |make.*\*\*\*)' "$logs/$name.log")
+        bad=$(lines '^FAIL ' "$logs/$name.log")
+        [ "$bad" -gt 0 ] || bad=$(lines '^make.*\*\*\* \[' "$logs/$name.log")
         [ "$bad" -gt 0 ] || bad=1
     fi
     # No test at all is no success.
