@@ -266,6 +266,8 @@ void deliver_run(struct deliver *d, struct flow *f)
     struct queue *q = d->queue;
     if (q->draining || q->paused || flow_is_held(q, f))
         return;
+    if (f->ready[0] + f->ready[1] > 0 && !flow_has_work(q, f))
+        f->why = REASON_HELD_TENANT;
     for (unsigned starts = 0; flow_has_work(q, f); starts++) {
         if (starts == STARTS_PER_RUN) {
             flow_mark(q, f);

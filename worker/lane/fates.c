@@ -242,6 +242,17 @@ static void defer_one(struct queue *q, const struct fate_set *one, const struct 
     shard_uncache(q, m);
 }
 
+/* The attempt is over, and it was to be the last: the reply is the one it got. */
+static void end_cancelled(struct queue *q, const struct fate_set *one, enum fate fate,
+                          const struct fate_facts *f)
+{
+    struct fate_facts end = *f;
+    bool expired = fate == FATE_EXPIRED;
+    end.reason = expired ? REASON_EXPIRED : REASON_DELETED;
+    end.status = expired ? (struct smtp_enhanced){5, 4, 7} : (struct smtp_enhanced){5, 7, 1};
+    finish(q, one, fate, &end, NULL);
+}
+
 static void defer(struct queue *q, const struct fate_set *set, const struct fate_facts *f)
 {
     for (unsigned i = 0; i < set->count; i++) {
@@ -255,7 +266,7 @@ static void defer(struct queue *q, const struct fate_set *set, const struct fate
         if (cancel == FATE_NONE)
             defer_one(q, &one, f);
         else
-            finish(q, &one, cancel, f, NULL);
+            end_cancelled(q, &one, cancel, f);
     }
 }
 
@@ -320,9 +331,8 @@ void fates_return(struct queue *q, struct qentry *e, bool front)
 {
     MUST(e->state == ENTRY_IN_FLIGHT);
     if (e->cancel != FATE_NONE) {
-        struct fate_facts f = {.reason = e->cancel == FATE_EXPIRED ? REASON_EXPIRED : REASON_DELETED,
-                               .status = {5, 4, 7}};
-        finish(q, &(struct fate_set){.entries = &e, .count = 1}, (enum fate)e->cancel, &f, NULL);
+        end_cancelled(q, &(struct fate_set){.entries = &e, .count = 1}, (enum fate)e->cancel,
+                      &(struct fate_facts){0});
         return;
     }
     struct flow *f = flow_at(q, e->flow);

@@ -64,7 +64,8 @@ static const struct {
 
 static enum smtp_stage stage_now(const struct smtp_client *c)
 {
-    if (c->state != CL_ENVELOPE)
+    bool ahead = c->state == CL_DOT && c->use_bdat && c->answered <= c->job.rcpt_count;
+    if (c->state != CL_ENVELOPE && !ahead)
         return states[c->state].stage;
     if (c->answered == 0)
         return STAGE_MAIL;
@@ -339,6 +340,8 @@ static void on_flight_reply(struct smtp_client *c, const struct smtp_reply *r)
             on_mail_reply(c, r);
         else
             on_rcpt_reply(c, i - 1, r);
+        if (c->state == CL_DOT)
+            timer_set(c->set.wheel, &c->timer, limit_ms(c));
         return;
     }
     if (!c->content_sent) { /* refused in the middle of the content */
