@@ -277,6 +277,8 @@ static bool quiet(const struct worker *w)
 static void publish(struct worker *w)
 {
     struct stats_page *p = w->stats;
+    if (p->pid != (uint64_t)getpid())
+        return; /* the page is our successor's since its start; only counters are still added to */
     uint64_t total = 0, live = 0, commits = 0, bytes = 0, health = 0, room = UINT64_MAX;
     for (uint32_t i = 0; i < w->queue.shard_count; i++) {
         struct spool_usage u;
@@ -298,6 +300,8 @@ static void publish(struct worker *w)
     p->commits = commits;
     p->commit_bytes = bytes;
     p->body_bytes = content_total();
+    p->open_in = smtp_servers_open(w->servers);
+    p->sessions_data = smtp_servers_in_data(w->servers);
     p->open_out = deliver_open(w->queue.deliver);
     p->turns = io_counts(w->io)->turns;
     p->events_dropped = events_dropped(w->events);

@@ -293,6 +293,8 @@ static void sweep(struct queue *q)
 static void publish(struct queue *q)
 {
     struct stats_page *p = q->env.stats;
+    if (q->draining)
+        return; /* the gauges are our successor's */
     uint64_t ready = q->counts[ENTRY_READY] + q->counts[ENTRY_RESOLVING];
     p->ready = ready;
     p->waiting = q->counts[ENTRY_WAITING];
@@ -301,6 +303,7 @@ static void publish(struct queue *q)
     p->parked = q->counts[ENTRY_PARKED];
     p->bounce_due = q->counts[ENTRY_BOUNCE_DUE];
     p->queued = ready + p->waiting + p->held + p->in_flight + p->parked;
+    p->cache_bytes = q->cache_bytes;
     p->sites = q->sites.used;
     p->domains = q->domains.used;
     for (uint32_t i = 0; i < q->lane_count; i++)

@@ -156,6 +156,7 @@ struct queue {
     bool held_all;
     bool held_some;           /* single messages are held */
     bool draining;
+    uint64_t cache_bytes;     /* of contents kept for a first attempt; here, as the stats page may have a second writer */
     bool paused;              /* the spool cannot record outcomes: no new attempts */
     uint32_t sweep_at;        /* next entry the expiry sweep looks at */
     uint64_t sweep_ms;

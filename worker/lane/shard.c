@@ -138,8 +138,8 @@ void shard_uncache(struct queue *q, struct qmsg *m)
     struct content *c = msg_content(m);
     if (c == NULL)
         return;
-    MUST(q->env.stats->cache_bytes >= c->rest_bytes + c->meta_bytes);
-    q->env.stats->cache_bytes -= c->rest_bytes + c->meta_bytes;
+    MUST(q->cache_bytes >= c->rest_bytes + c->meta_bytes);
+    q->cache_bytes -= c->rest_bytes + c->meta_bytes;
     m->content_bits = 0;
     content_unref(&c);
 }
@@ -147,7 +147,7 @@ void shard_uncache(struct queue *q, struct qmsg *m)
 void shard_cache(struct queue *q, struct qmsg *m, struct content *c)
 {
     uint64_t bytes = c->rest_bytes + c->meta_bytes;
-    if (q->env.stats->cache_bytes + bytes > q->env.config->queue.cache_bytes)
+    if (q->cache_bytes + bytes > q->env.config->queue.cache_bytes)
         return;
     const struct qentry *e = store_entry(&q->store, m->first);
     if (m->chunks != 0 || (e->state != ENTRY_READY && e->state != ENTRY_RESOLVING))
@@ -158,7 +158,7 @@ void shard_cache(struct queue *q, struct qmsg *m, struct content *c)
             return;
     }
     m->content_bits = (uint64_t)(uintptr_t)content_ref(c);
-    q->env.stats->cache_bytes += bytes;
+    q->cache_bytes += bytes;
 }
 
 void shard_forget(struct queue *q, struct qmsg *m)

@@ -73,7 +73,7 @@ void server_enter(struct smtp_server *s, enum server_state st)
     bool was_data = s->state == SV_DATA || s->state == SV_CHUNK;
     bool is_data = st == SV_DATA || st == SV_CHUNK;
     if (was_data != is_data)
-        set->env.stats->sessions_data += is_data ? 1 : (uint64_t)-1;
+        set->in_data += is_data ? 1u : (uint32_t)-1;
     s->state = st;
     if (st == SV_CLOSING || st == SV_WAIT) {
         timer_stop(set->env.wheel, &s->timer);
@@ -380,7 +380,6 @@ static void on_closed(void *owner)
     *s->link = s->next;
     if (s->next != NULL)
         s->next->link = s->link;
-    set->env.stats->open_in--;
     pool_put(&set->sessions, s);
 }
 
@@ -457,7 +456,6 @@ static struct smtp_server *session_new(struct server_listener *l, struct conn *c
     if (s->next != NULL)
         s->next->link = &s->next;
     set->list = s;
-    set->env.stats->open_in++;
     set->env.stats->connections_in++;
     return s;
 }
@@ -559,6 +557,11 @@ void smtp_servers_drain(struct smtp_servers *set)
         server_reply(s, "421 4.3.2 Service is shutting down\r\n");
         server_close(s);
     }
+}
+
+uint32_t smtp_servers_in_data(const struct smtp_servers *set)
+{
+    return set->in_data;
 }
 
 uint32_t smtp_servers_open(const struct smtp_servers *set)

@@ -33,5 +33,7 @@ NODISCARD int smtp_servers_listen(struct smtp_servers *s, uint32_t index, int fd
 void smtp_servers_drain(struct smtp_servers *s);
 /* Dialogs that exist. */
 uint32_t smtp_servers_open(const struct smtp_servers *s);
+/* Of these, those that receive a body now. */
+uint32_t smtp_servers_in_data(const struct smtp_servers *s);
 
 #endif

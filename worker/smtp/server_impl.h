@@ -109,6 +109,7 @@ struct smtp_servers {
     struct smtp_server *list;
     struct server_listener listeners[LIMIT_LISTENERS];
     uint32_t listener_count;
+    uint32_t in_data; /* dialogs that receive a body */
     bool draining;
 };
 
