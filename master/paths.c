@@ -26,9 +26,10 @@ static void find_children(struct paths *p)
 {
     char path[PATHS_BYTES + 32];
     snprintf(path, sizeof path, "%s/mochila-worker", p->binaries);
-    if (access(path, X_OK) == 0)
+    const char *slash = strrchr(p->binaries, '/');
+    if (slash == NULL || access(path, X_OK) == 0)
         return;
-    snprintf(path, sizeof path, "%s/../libexec/mochila", p->binaries);
+    snprintf(path, sizeof path, "%.*s/libexec/mochila", (int)(slash - p->binaries), p->binaries);
     if (access(path, X_OK) == 0 && strlen(path) < sizeof p->binaries)
         snprintf(p->binaries, sizeof p->binaries, "%s", path);
 }
