@@ -37,6 +37,7 @@ void intake_destroy(struct intake **in)
     if (*in == NULL)
         return;
     table_fini(&(*in)->by_token);
+    table_fini(&(*in)->remote_by_token);
     pool_fini(&(*in)->parts);
     pool_fini(&(*in)->remotes);
     free(*in);
@@ -168,7 +169,7 @@ static void wait_for_owner(struct intake_part *p)
 {
     struct intake *in = p->intake;
     uint64_t now = queue_now_ms(in->set.queue);
-    if (p->state != PART_WAITING)
+    if (p->waiting_since_ms == 0)
         p->waiting_since_ms = now;
     p->state = PART_WAITING;
     if (now - p->waiting_since_ms >= OWNER_WAIT_MS) {
@@ -189,6 +190,17 @@ static void drop_there(struct intake_part *p)
         log_warn("the exchange is full: chunks of a message that did not come stay until compaction");
 }
 
+/* Pieces of the body that are in a log for this part, here or there, are not wanted any more. */
+static void drop_pieces(struct intake_part *p)
+{
+    if (p->chunk_count > 0 && p->lane->shard != NULL)
+        shard_drop_chunks(p->lane->shard, p->chunks, p->chunk_count);
+    p->chunk_count = 0;
+    if (p->ordinal > 0 && p->peer != NULL)
+        drop_there(p); /* or the owner waits for the rest, and never ends its drain */
+    p->ordinal = 0;
+}
+
 void part_done(struct intake_part *p, int res)
 {
     struct submission *s = p->submission;
@@ -197,10 +209,7 @@ void part_done(struct intake_part *p, int res)
     p->work = WORK_NONE;
     p->state = work == WORK_COMMIT ? PART_DONE : PART_OPEN;
     if (s == NULL) { /* the client did not wait */
-        if (work == WORK_CHUNK && p->peer == NULL && p->lane->shard != NULL)
-            shard_drop_chunks(p->lane->shard, p->chunks, p->chunk_count);
-        if (work == WORK_CHUNK && p->peer != NULL)
-            drop_there(p); /* or the owner waits for the rest, and never ends its drain */
+        drop_pieces(p);
         part_free(p);
         return;
     }
@@ -237,9 +246,22 @@ static void on_local_chunk(struct spool_wait *w, int res)
     part_done(p, res);
 }
 
+bool content_is_whole(const struct content *c, const uint32_t *chunk_bytes, uint16_t count)
+{
+    struct enq e;
+    if (enq_read(span_of(c->meta, c->meta_bytes), &e) != 0)
+        return false;
+    uint64_t bytes = c->rest_bytes;
+    for (uint16_t i = 0; i < count; i++)
+        bytes += chunk_bytes[i];
+    return bytes == e.trace_bytes + e.body_bytes;
+}
+
 static int commit_here(struct intake_part *p)
 {
     struct content *c = p->content;
+    if (!content_is_whole(c, p->chunk_bytes, p->chunk_count))
+        return -EBADMSG;
     if (p->chunk_count > 0) {
         struct content *with = content_with_chunks(c, p->chunks, p->chunk_bytes, p->chunk_count);
         if (with == NULL)
@@ -278,38 +300,30 @@ static int work_there(struct intake_part *p, struct peer *peer)
         f.rest = span_of(p->content->rest, p->content->rest_bytes);
     } else {
         f.kind = EXCHANGE_CHUNK;
-        f.ordinal = p->ordinal++;
+        f.ordinal = p->ordinal;
         f.rest = p->chunk;
     }
+    int r = exchange_send(peer, &f);
+    if (r != 0)
+        return r;
     p->peer = peer;
+    if (p->work == WORK_CHUNK)
+        p->ordinal++;
     p->intake->set.queue->env.stats->exchange_out++;
-    return exchange_send(peer, &f);
+    return 0;
 }
 
 /* Starts or retries what the part has to do. */
 static void part_start(struct intake_part *p)
 {
     struct intake *in = p->intake;
-    int r;
-    if (p->lane->shard != NULL) {
-        r = work_here(p);
-    } else {
-        struct peer *peer = exchange_holder(in->set.exchange, p->lane->owner);
-        if (p->ordinal > 0 && peer != p->peer) {
-            part_done(p, -ECONNRESET); /* earlier chunks went with the owner that had them */
-            return;
-        }
-        if (peer == NULL && in->orphaned) {
-            stop_waiting(p);
-            part_done(p, -ECONNRESET);
-            return;
-        }
-        if (peer == NULL) {
-            wait_for_owner(p);
-            return;
-        }
-        r = work_there(p, peer);
+    bool here = p->lane->shard != NULL;
+    struct peer *peer = here ? NULL : exchange_holder(in->set.exchange, p->lane->owner);
+    if ((p->ordinal > 0 && (here || peer != p->peer)) || (!here && peer == NULL && in->orphaned)) {
+        part_done(p, -ECONNRESET); /* earlier chunks went with the owner that had them */
+        return;
     }
+    int r = here ? work_here(p) : peer != NULL ? work_there(p, peer) : -ENOBUFS;
     if (r == -ENOBUFS) {
         wait_for_owner(p);
         return;
@@ -442,6 +456,7 @@ static void start_all(struct submission *s, enum part_work work, struct span chu
         s->pending++;
         p->work = work;
         p->chunk = chunk;
+        p->waiting_since_ms = 0;
         part_start(p);
     }
     if (--s->pending > 0)
@@ -490,10 +505,7 @@ void submission_close(struct submission *s)
         p->submission = NULL;
         if (p->state == PART_SENT)
             continue; /* freed by its answer */
-        if (p->chunk_count > 0 && p->lane->shard != NULL && p->state != PART_DONE)
-            shard_drop_chunks(p->lane->shard, p->chunks, p->chunk_count);
-        if (p->ordinal > 0 && p->peer != NULL && p->state != PART_DONE)
-            drop_there(p);
+        drop_pieces(p);
         part_free(p);
     }
 }
@@ -517,8 +529,16 @@ static struct intake_part *part_by_token(struct intake *in, uint64_t token)
 void intake_on_ack(struct intake *in, struct peer *from, const struct exchange_frame *f)
 {
     struct intake_part *p = part_by_token(in, f->token);
-    if (p != NULL && p->peer == from)
-        part_done(p, f->res);
+    if (p == NULL || p->peer != from)
+        return;
+    bool later = f->res == -ENOBUFS || f->res == -EAGAIN; /* full for a moment, or not ready yet */
+    if (later && p->submission != NULL) {
+        wait_for_owner(p);
+        return;
+    }
+    if (p->work == WORK_COMMIT && !later)
+        p->ordinal = 0; /* the owner has made a message of its chunks, or let go of them */
+    part_done(p, f->res);
 }
 
 void intake_fail_peer(struct intake *in, struct peer *peer)

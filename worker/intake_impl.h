@@ -27,11 +27,11 @@ struct intake_part {
     struct lane *lane;
     struct peer *peer;                 /* where it was sent, NULL = here */
     uint64_t token;
-    uint64_t waiting_since_ms;
+    uint64_t waiting_since_ms;         /* 0: the present work has not waited yet */
     struct span chunk;
     struct content *content;           /* meta of this part, rest shared */
     uint16_t rcpt_count;
-    uint16_t ordinal;
+    uint16_t ordinal;                  /* chunks given to the peer; 0: nothing of ours lies there */
     struct enqueue enqueue;
     struct spool_wait chunk_wait;
     struct record_place chunk_place;
@@ -68,6 +68,7 @@ struct intake {
     struct intake_part *all;
     struct intake_part *waiting;
     struct remote_part *remote_list;
+    struct table remote_by_token;
     struct timer timer;
     bool orphaned;
 };
@@ -79,6 +80,8 @@ void part_done(struct intake_part *p, int res);
 /* Appends the chunk list to an encoded meta. NULL: no memory. */
 struct content *content_with_chunks(struct content *c, const struct record_place *places,
                                     const uint32_t *bytes, uint16_t count);
+/* Do trace, rest and chunks make the body that the envelope announces? Or it is not committed. */
+bool content_is_whole(const struct content *c, const uint32_t *chunk_bytes, uint16_t count);
 /* Grows the two lists by one; false: no memory or LIMIT_BODY_CHUNKS reached. */
 bool chunk_append(struct record_place **places, uint32_t **bytes, uint16_t *count,
                   const struct enq_chunk *c);

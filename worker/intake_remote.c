@@ -19,8 +19,37 @@ static void ack(struct peer *p, uint64_t token, int res)
         log_err("the exchange is full: a worker will wait in vain for an answer and say 451");
 }
 
+struct remote_key {
+    const struct peer *peer;
+    uint64_t token;
+};
+
+static uint32_t remote_hash(const struct remote_key *k)
+{
+    return hash_u64(k->token ^ (uint64_t)(uintptr_t)k->peer << 20);
+}
+
+static bool remote_has_key(const void *ctx, uint32_t value, const void *key)
+{
+    const struct intake *in = ctx;
+    const struct remote_part *r = pool_at(&in->remotes, value);
+    const struct remote_key *k = key;
+    return r->peer == k->peer && r->token == k->token;
+}
+
+/* The peer has gone, or the part: nothing asks for it any more. */
+static void remote_unname(struct remote_part *r)
+{
+    struct remote_key k = {r->peer, r->token};
+    if (r->peer != NULL)
+        table_remove(&r->intake->remote_by_token, remote_hash(&k),
+                     pool_index(&r->intake->remotes, r));
+    r->peer = NULL;
+}
+
 static void remote_free(struct remote_part *r)
 {
+    remote_unname(r);
     *r->link = r->next;
     if (r->next != NULL)
         r->next->link = r->link;
@@ -43,10 +72,9 @@ static void remote_drop(struct remote_part *r)
 
 static struct remote_part *remote_find(struct intake *in, struct peer *p, uint64_t token)
 {
-    for (struct remote_part *r = in->remote_list; r != NULL; r = r->next)
-        if (r->peer == p && r->token == token)
-            return r;
-    return NULL;
+    struct remote_key k = {p, token};
+    uint32_t i = table_find(&in->remote_by_token, remote_hash(&k), remote_has_key, in, &k);
+    return i == 0 ? NULL : pool_at(&in->remotes, i);
 }
 
 static struct remote_part *remote_add(struct intake *in, struct peer *p,
@@ -55,6 +83,11 @@ static struct remote_part *remote_add(struct intake *in, struct peer *p,
     struct remote_part *r = pool_get(&in->remotes);
     if (r == NULL)
         return NULL;
+    struct remote_key k = {p, f->token};
+    if (table_add(&in->remote_by_token, remote_hash(&k), pool_index(&in->remotes, r)) != 0) {
+        pool_put(&in->remotes, r);
+        return NULL;
+    }
     r->intake = in;
     r->peer = p;
     r->token = f->token;
@@ -79,6 +112,7 @@ static void on_enqueued(struct enqueue *x, int res)
 static int commit(struct remote_part *r, const struct exchange_frame *f)
 {
     struct content *c = content_create((uint32_t)f->rest.n + 1);
+    content_unref(&r->content); /* of a try before */
     if (c == NULL || content_set_meta(c, f->meta) != 0) {
         content_unref(&c);
         return -ENOMEM;
@@ -87,7 +121,8 @@ static int commit(struct remote_part *r, const struct exchange_frame *f)
     c->rest_bytes = (uint32_t)f->rest.n;
     r->content = c;
     struct enq e;
-    if (enq_read(f->meta, &e) != 0 || e.rcpt_count != f->rcpt_count)
+    if (enq_read(f->meta, &e) != 0 || e.rcpt_count != f->rcpt_count ||
+        !content_is_whole(c, r->chunk_bytes, r->chunk_count))
         return -EBADMSG;
     if (r->chunk_count > 0) {
         struct content *with = content_with_chunks(c, r->chunks, r->chunk_bytes, r->chunk_count);
@@ -164,7 +199,8 @@ void intake_on_frame(void *ctx, struct peer *p, const struct exchange_frame *f)
     if (res == 0)
         return;
     ack(p, f->token, res);
-    if (f->kind == EXCHANGE_ENQ)
+    bool again = res == -ENOBUFS && r->chunk_count > 0; /* the speaker asks once more */
+    if (f->kind == EXCHANGE_ENQ && !again)
         remote_drop(r);
 }
 
@@ -176,7 +212,7 @@ void intake_on_down(void *ctx, struct peer *p)
         next = r->next;
         if (r->peer != p)
             continue;
-        r->peer = NULL;
+        remote_unname(r);
         if (!r->busy)
             remote_drop(r);
         else if (r->content == NULL)
