@@ -123,22 +123,6 @@ int exchange_peer_up(struct exchange *x, uint64_t incarnation, uint32_t slot, co
     return 0;
 }
 
-void exchange_peer_down(struct exchange *x, uint64_t incarnation)
-{
-    struct peer **at = &x->peers;
-    while (*at != NULL) {
-        struct peer *p = *at;
-        if (p->incarnation != incarnation) {
-            at = &p->next;
-            continue;
-        }
-        *at = p->next;
-        x->peer_count--;
-        x->ev.on_down(x->ev.ctx, p);
-        peer_free(p);
-    }
-}
-
 struct peer *exchange_holder(struct exchange *x, uint32_t slot)
 {
     for (struct peer *p = x->peers; p != NULL; p = p->next)
@@ -187,6 +171,39 @@ static bool read_frame(struct span in, struct exchange_frame *f)
     return !c.bad && f->kind >= EXCHANGE_ENQ && f->kind <= EXCHANGE_ACK;
 }
 
+/*
+ * What a dead peer has answered counts: a message that it committed must not be refused because
+ * the news of its death came first. What it sent us is not begun any more: no client hears of it.
+ */
+static void last_answers(struct exchange *x, struct peer *p)
+{
+    struct span frame;
+    struct exchange_frame f;
+    bool bad = false;
+    while (!p->broken && ring_peek(&p->in, &frame, &bad) && read_frame(frame, &f)) {
+        if (f.kind == EXCHANGE_ACK)
+            x->ev.on_frame(x->ev.ctx, p, &f);
+        ring_next(&p->in, frame);
+    }
+}
+
+void exchange_peer_down(struct exchange *x, uint64_t incarnation)
+{
+    struct peer **at = &x->peers;
+    while (*at != NULL) {
+        struct peer *p = *at;
+        if (p->incarnation != incarnation) {
+            at = &p->next;
+            continue;
+        }
+        last_answers(x, p);
+        *at = p->next;
+        x->peer_count--;
+        x->ev.on_down(x->ev.ctx, p);
+        peer_free(p);
+    }
+}
+
 static bool drain_peer(struct exchange *x, struct peer *p)
 {
     struct span frame;
@@ -202,11 +219,9 @@ static bool drain_peer(struct exchange *x, struct peer *p)
         ring_next(&p->in, frame);
         n++;
     }
-    if (bad) {
+    if (bad)
         log_err("a worker sent a malformed exchange frame: it is not listened to any more");
-        p->broken = true;
-    }
-    if (closed && !p->broken && n < FRAMES_PER_TURN) {
+    if (bad || (closed && !p->broken && n < FRAMES_PER_TURN)) {
         p->broken = true;
         x->ev.on_down(x->ev.ctx, p);
     }
