@@ -20,6 +20,8 @@ OPT_debug   := -O1 -g -Werror
 OPT_san     := -O1 -g -Werror -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 OPT_release := -O2 -g -fno-plt
 # One instruction set above the baseline, as every server since 2009 has it; crc falls back at run time.
+# Deaths on demand (worker/fault.h) are for tests.
+FAULTS ?= $(if $(filter release,$(BUILD)),,-DMOCHILA_FAULTS)
 CPPFLAGS += -I. -I$(B)/gen -D_GNU_SOURCE -DMOCHILA_VERSION='"$(VERSION)"' $(FAULTS)
 CFLAGS   ?=
 ALL_CFLAGS := -std=c11 $(WARN) $(OPT_$(BUILD)) -MMD -MP $(CFLAGS)

@@ -14,8 +14,12 @@
 enum { EXIT_NO_PROGRAM = 127, FD_PARK = 10 };
 
 /* Names that are passed on when they are set. */
-static const char *const kept[] = {"PATH",          "TZ",          "LANG", "ASAN_OPTIONS",
-                                   "UBSAN_OPTIONS", "LSAN_OPTIONS"};
+static const char *const kept[] = {
+    "PATH", "TZ", "LANG", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS",
+#ifdef MOCHILA_FAULTS
+    "MOCHILA_FAULT", /* worker/fault.h */
+#endif
+};
 enum { KEPT = ARRAY_COUNT(kept), ENTRY_BYTES = 1024 };
 
 struct environment {

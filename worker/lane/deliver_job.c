@@ -7,6 +7,7 @@
 #include "worker/lane/deliver_impl.h"
 
 #include "base/log.h"
+#include "worker/fault.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -252,6 +253,9 @@ static void give_to_client(struct outbound *o)
         outbound_rest(o);
         return;
     }
+#ifdef MOCHILA_FAULTS
+    fault_on_rcpts(o->job.rcpts, o->job.count);
+#endif
     o->started_ms = queue_now_ms(q);
     say_attempt(o);
     flow_took_message(q, o->flow);
