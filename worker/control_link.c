@@ -8,9 +8,14 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <unistd.h>
 
-enum { SEND_TRIES = 200, SEND_WAIT_MS = 10 };
+enum {
+    SEND_TRIES = 200,
+    SEND_WAIT_MS = 10,
+    ORPHAN_DRAIN_S = 5 /* nobody tells us of dead peers any more, and a new node waits for our shards */
+};
 
 void control_link_send(struct worker *w, const struct control_frame *f)
 {
@@ -40,11 +45,30 @@ static void on_peer_up(struct worker *w, const struct control_frame *f, int *fds
         fds[i] = -1; /* taken */
 }
 
+/* The whole list comes in pieces: to apply the first alone would release what the others hold. */
+static void collect_holds(struct worker *w, const struct control_frame *f)
+{
+    uint32_t sum = w->hold_count + f->hold_count;
+    if (f->hold_count > 0) {
+        struct control_hold *all = realloc(w->holds, sum * sizeof *all);
+        MUST(all != NULL); /* a hold must not be forgotten */
+        memcpy(all + w->hold_count, f->holds, f->hold_count * sizeof *all);
+        w->holds = all;
+        w->hold_count = sum;
+    }
+    if (!f->last)
+        return;
+    queue_set_holds(&w->queue, w->holds, w->hold_count);
+    free(w->holds);
+    w->holds = NULL;
+    w->hold_count = 0;
+}
+
 static void on_frame(struct worker *w, struct control_frame *f, int *fds, unsigned count)
 {
     switch (f->kind) {
     case CONTROL_HOLDS:
-        queue_set_holds(&w->queue, f->holds, f->hold_count);
+        collect_holds(w, f);
         return;
     case CONTROL_PEER_UP:
         on_peer_up(w, f, fds, count);
@@ -86,7 +110,8 @@ static void on_ready(struct io_watch *watch, unsigned events)
             log_warn("the master is gone: finishing what is in flight");
             io_watch_stop(w->io, &w->control);
             intake_orphan(w->intake);
-            worker_drain(w, w->config->smtp.drain_s);
+            worker_drain(w, w->config->smtp.drain_s < ORPHAN_DRAIN_S ? w->config->smtp.drain_s
+                                                                     : ORPHAN_DRAIN_S);
             return;
         }
         on_frame(w, &f, fds, count);

@@ -37,6 +37,8 @@ struct worker {
     struct admin *admin;
     struct queue queue;
     struct io_watch control;
+    struct control_hold *holds; /* of HOLDS frames before the last one */
+    uint32_t hold_count;
     struct timer shard_timer;   /* tries the locks of shards that another process still holds */
     struct timer drain_timer;
     uint64_t generation, incarnation;

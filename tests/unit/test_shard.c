@@ -624,11 +624,13 @@ static void test_holds_leave_doubt_alone(void **state)
     struct control_hold message = {.kind = "message"};
     id_format(m->id, message.value);
     queue_set_holds(&queue, &message, 1);
+    assert_int_equal(entry_of(m, 1)->state, ENTRY_HELD); /* at once */
     settle();
     assert_int_equal(entry_of(m, 0)->state, ENTRY_HELD);
     assert_int_equal(entry_of(m, 1)->state, ENTRY_HELD);
     assert_int_equal(entry_of(m, 1)->reason, REASON_HELD_MESSAGE);
     queue_set_holds(&queue, NULL, 0);
+    assert_true(queue.held_all); /* by the configuration: no list of holds ends that */
     settle();
     assert_int_equal(entry_of(m, 0)->state, ENTRY_HELD);
     assert_int_equal(entry_of(m, 0)->reason, REASON_IN_DOUBT);

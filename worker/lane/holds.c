@@ -9,21 +9,42 @@
 #include <stdlib.h>
 #include <strings.h>
 
+enum { SWEEP_PER_TURN = 20000 };
+
 static bool is_kind(const struct control_hold *h, const char *kind)
 {
     return strcmp(h->kind, kind) == 0;
 }
 
-static bool has_hold(const struct queue *q, const char *kind, const char *value, const char *other)
+/* The list is sorted: a thousand holds over a million domains must not stop the worker. */
+static int by_kind_and_value(const void *a, const void *b)
 {
-    for (uint32_t i = 0; i < q->hold_count; i++) {
-        const struct control_hold *h = &q->holds[i];
-        if (!is_kind(h, kind))
-            continue;
-        if (strcasecmp(h->value, value) == 0 || (other != NULL && strcasecmp(h->value, other) == 0))
+    const struct control_hold *x = a, *y = b;
+    int r = strcmp(x->kind, y->kind);
+    return r != 0 ? r : strcasecmp(x->value, y->value);
+}
+
+static bool is_listed(const struct queue *q, const char *kind, const char *value)
+{
+    uint32_t from = 0, to = q->hold_count;
+    while (from < to) {
+        uint32_t mid = from + (to - from) / 2;
+        int r = strcmp(q->holds[mid].kind, kind);
+        if (r == 0)
+            r = strcasecmp(q->holds[mid].value, value);
+        if (r == 0)
             return true;
+        if (r < 0)
+            from = mid + 1;
+        else
+            to = mid;
     }
     return false;
+}
+
+static bool has_hold(const struct queue *q, const char *kind, const char *value, const char *other)
+{
+    return is_listed(q, kind, value) || (other != NULL && is_listed(q, kind, other));
 }
 
 bool hold_applies_to_message(const struct queue *q, struct msg_id id)
@@ -40,32 +61,66 @@ static void mark_flows(struct queue *q)
             flow_mark(q, flow_at(q, q->flow_by_pair.slots[i].value));
 }
 
-/*
- * Single messages and domains: few, so the entries are swept when a hold came or went; what is in flight meets
- * its hold in entry_place when its attempt ends.
- */
-static void apply_to_messages(struct queue *q)
+static void hold_entry(struct queue *q, struct qentry *e)
 {
-    for (uint32_t i = 1; i < store_entry_end(&q->store); i++) {
-        struct qentry *e = store_peek(&q->store, i);
-        if (e == NULL || e->state == ENTRY_IN_FLIGHT || e->state == ENTRY_BOUNCE_DUE ||
-            e->state == ENTRY_PARKED || e->state == ENTRY_NEW)
+    entry_unlist(q, e);
+    e->reason = REASON_HELD_MESSAGE;
+    entry_set_state(q, e, ENTRY_HELD);
+}
+
+static bool is_movable(const struct qentry *e)
+{
+    return e->state != ENTRY_IN_FLIGHT && e->state != ENTRY_BOUNCE_DUE &&
+           e->state != ENTRY_PARKED && e->state != ENTRY_NEW;
+}
+
+/* Single messages: held at once, each found by its id. */
+static void hold_messages(struct queue *q)
+{
+    for (uint32_t i = 0; i < q->hold_count; i++) {
+        struct msg_id id;
+        if (!is_kind(&q->holds[i], "message") || id_parse(span_str(q->holds[i].value), &id) != 0)
             continue;
-        bool held = q->held_some && hold_applies_to_message(q, store_msg(&q->store, e->msg)->id);
-        /* What is held because of doubt after a crash is not the business of holds. */
-        bool by_hold = e->state == ENTRY_HELD && e->reason == REASON_HELD_MESSAGE;
-        bool by_domain = e->state == ENTRY_WAITING && e->reason == REASON_HELD_SITE;
-        bool about_to_go = e->state == ENTRY_READY || e->state == ENTRY_RESOLVING;
-        if (held && e->state != ENTRY_HELD) {
-            entry_unlist(q, e);
-            e->reason = REASON_HELD_MESSAGE;
-            entry_set_state(q, e, ENTRY_HELD);
-        } else if ((!held && by_hold) ||
-                   (domain_at(q, e->domain)->held ? about_to_go : by_domain)) {
-            entry_unlist(q, e);
-            e->due_s = 0;
-            entry_place(q, e);
+        const struct qmsg *m = store_find(&q->store, id);
+        for (uint32_t k = m == NULL ? 0 : m->first; k != 0;) {
+            struct qentry *e = store_entry(&q->store, k);
+            k = e->sibling;
+            if (is_movable(e) && e->state != ENTRY_HELD)
+                hold_entry(q, e);
         }
+    }
+}
+
+static void apply_to_entry(struct queue *q, struct qentry *e)
+{
+    /* What is held because of doubt after a crash is not the business of holds. */
+    bool by_hold = e->state == ENTRY_HELD && e->reason == REASON_HELD_MESSAGE;
+    bool by_domain = e->state == ENTRY_WAITING && e->reason == REASON_HELD_SITE;
+    bool about_to_go = e->state == ENTRY_READY || e->state == ENTRY_RESOLVING;
+    if (by_hold && hold_applies_to_message(q, store_msg(&q->store, e->msg)->id))
+        return;
+    if (!by_hold && !(domain_at(q, e->domain)->held ? about_to_go : by_domain))
+        return;
+    entry_unlist(q, e);
+    e->due_s = 0;
+    entry_place(q, e);
+}
+
+/*
+ * After a change of holds all entries are looked at, some in each turn: those of domains that are held now, and those that are
+ * held no longer. What is in flight meets its hold in entry_place when its attempt ends.
+ */
+void holds_turn(struct queue *q)
+{
+    uint32_t end = store_entry_end(&q->store);
+    for (uint32_t i = 0; q->hold_sweep_at != 0 && i < SWEEP_PER_TURN; i++) {
+        if (q->hold_sweep_at >= end) {
+            q->hold_sweep_at = 0;
+            return;
+        }
+        struct qentry *e = store_peek(&q->store, q->hold_sweep_at++);
+        if (e != NULL && is_movable(e))
+            apply_to_entry(q, e);
     }
 }
 
@@ -76,7 +131,7 @@ bool hold_applies_to_site(const struct queue *q, const struct site *s)
 
 static void holds_apply(struct queue *q)
 {
-    q->held_all = false;
+    q->held_all = q->env.config->queue.hold;
     for (uint32_t i = 0; i < q->hold_count; i++)
         q->held_all = q->held_all || is_kind(&q->holds[i], "all");
     q->held_some = false;
@@ -111,9 +166,11 @@ void queue_set_holds(struct queue *q, const struct control_hold *holds, uint32_t
         MUST(q->holds != NULL); /* a hold must not be forgotten */
         memcpy(q->holds, holds, count * sizeof *q->holds);
         q->hold_count = count;
+        qsort(q->holds, count, sizeof *q->holds, by_kind_and_value);
     }
     holds_apply(q);
-    apply_to_messages(q);
+    hold_messages(q);
+    q->hold_sweep_at = 1;
 }
 
 bool hold_applies_to_domain(const struct queue *q, const struct domain *d)

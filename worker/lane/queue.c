@@ -320,6 +320,7 @@ void queue_turn(struct queue *q)
         sweep(q);
         publish(q);
     }
+    holds_turn(q);
     shard_turn_notes(q);
     if (!q->paused)
         flow_run_marked(q);
@@ -327,7 +328,7 @@ void queue_turn(struct queue *q)
 
 uint64_t queue_next_ms(const struct queue *q, uint64_t max)
 {
-    if (q->marked != 0)
+    if ((q->marked != 0 && !q->paused) || q->hold_sweep_at != 0)
         return 0;
     uint32_t s = due_next_s(&q->due, 1);
     uint64_t ms = s == 0 && q->due.count > 0 ? 50 : max;

@@ -158,6 +158,7 @@ struct queue {
     bool draining;
     uint64_t cache_bytes;     /* of contents kept for a first attempt; here, as the stats page may have a second writer */
     bool paused;              /* the spool cannot record outcomes: no new attempts */
+    uint32_t hold_sweep_at;   /* next entry to be told of a change of holds, 0 = none */
     uint32_t sweep_at;        /* next entry the expiry sweep looks at */
     uint64_t sweep_ms;
     struct msg_id *poison;
@@ -181,6 +182,9 @@ uint32_t queue_now_unix_s(const struct queue *q);
 
 /* The operator's holds, all of them; what is no longer held goes on. */
 void queue_set_holds(struct queue *q, const struct control_hold *holds, uint32_t count);
+
+/* Once a turn: tells some entries of the last change. */
+void holds_turn(struct queue *q);
 
 /* --- placing entries (queue.c) --- */
 /* Files an entry where its state, due time and holds want it. The entry must be ENTRY_NEW. */
