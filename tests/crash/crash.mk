@@ -2,7 +2,7 @@
 #
 #   make crash         10,000 seeds, every operation of some, damage, and the deliberately wrong build
 #   make crash-short   what CI runs: under a minute of one core
-CRASH_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/crash/spool_model*.c) $(wildcard tests/sim/sim_disk*.c) \
+CRASH_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/crash/spool_model*.c) $(wildcard tests/sim/sim_disk*.c tests/sim/sim_device*.c) \
              $(wildcard worker/spool/*.c))
 CRASH_BIN := $(addprefix $(B)/tests/crash/,crash_spool spool_damage spool_states)
 CRASH_SEEDS ?= 10000
@@ -32,7 +32,7 @@ spool-speed: $(B)/tests/crash/spool_speed
 	$< $(SPOOL_DIR)
 
 # fuzz_segment runs the spool itself.
-FUZZ_SPOOL_OBJ := $(patsubst %.c,$(B)/fuzz/%.o,$(wildcard worker/spool/*.c) $(wildcard tests/sim/sim_disk*.c))
+FUZZ_SPOOL_OBJ := $(patsubst %.c,$(B)/fuzz/%.o,$(wildcard worker/spool/*.c) $(wildcard tests/sim/sim_disk*.c tests/sim/sim_device*.c))
 $(B)/fuzz/libspool.a: $(FUZZ_SPOOL_OBJ) $(FUZZ_OBJ)
 	@rm -f $@
 	@ar rcs $@ $^

@@ -94,9 +94,10 @@ static void crash(struct model *m)
     struct spool_usage u;
     spool_usage(m->spool, &u);
     totals.compactions += u.copied_messages;
-    if (!sim_disk_is_down() && rng_below(&m->rng, 4) == 0)
+    bool process_only = !sim_disk_is_down() && rng_below(&m->rng, 4) == 0;
+    if (process_only)
         sim_disk_run();
-    else
+    if (!process_only || sim_disk_is_down())
         sim_disk_crash();
     model_close(m);
 }
@@ -105,7 +106,7 @@ static void crash(struct model *m)
 static void finish(struct model *m)
 {
     for (unsigned i = 0; i < m->count && m->failure[0] == '\0'; i++) {
-        if (!m->messages[i].known)
+        if (!m->messages[i].known || m->messages[i].outstanding == 0)
             continue;
         int r = model_outcome(m, RECORD_DONE, i, m->messages[i].outstanding);
         if (r < 0)
@@ -161,6 +162,8 @@ static bool run_once(struct run *run)
     sim_disk_init(run->seed);
     sim_disk_in_order(run->seed % 2 == 0);
     struct model *m = model_create(run->seed, &s);
+    m->eager = run->seed / 2 % 2 == 0;
+    m->sticky = run->seed / 4 % 2 == 0;
     lives(m, run);
     memcpy(run->failure, m->failure, sizeof run->failure);
     totals.runs++;

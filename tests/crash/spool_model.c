@@ -94,8 +94,9 @@ void model_close(struct model *m)
         msg->known = false;
         msg->copy = COPY_NONE;
         msg->outstanding = 0;
+        msg->redo = 0;
     }
-    m->copies = 0;
+    m->copies = m->redos = 0;
     while (m->checks != NULL)
         check_free(m->checks);
     m->ledger = (struct ledger){0};
@@ -293,6 +294,15 @@ static void step_enqueue(struct model *m)
         m->refused++;
 }
 
+static unsigned oldest(const struct model *m)
+{
+    unsigned k = 0;
+    while (k + 1 < m->count &&
+           (!m->messages[k].known || m->messages[k].outstanding == 0 || (m->sticky && k % 8 == 0)))
+        k++;
+    return k;
+}
+
 /*
  * A message that is acknowledged and not yet done; MODEL_MESSAGES when a few guesses find none.
  * Every eighth stays to the end, so that segments become sparse and are compacted.
@@ -300,9 +310,11 @@ static void step_enqueue(struct model *m)
 static unsigned random_message(struct model *m)
 {
     for (unsigned i = 0; i < 8 && m->count > 0; i++) {
-        unsigned k = (unsigned)rng_below(&m->rng, m->count);
-        if (k % 8 != 0 && m->messages[k].truth == TRUTH_IN && m->messages[k].known &&
-            m->messages[k].outstanding != 0)
+        unsigned k = (unsigned)rng_below(&m->rng, i < 4 ? m->count / 4 + 1 : m->count);
+        if (i == 0)
+            k = oldest(m);
+        if ((k % 8 != 0 || !m->sticky) && m->messages[k].truth == TRUTH_IN &&
+            m->messages[k].known && m->messages[k].outstanding != 0)
             return k;
     }
     return MODEL_MESSAGES;

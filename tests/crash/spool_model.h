@@ -44,6 +44,7 @@ struct model_message {
     bool known;
     enum copy_state copy;
     uint8_t outstanding;
+    uint8_t redo; /* recipients whose fate failed and is to be appended again (eager) */
     struct record_place enq, chunks[MODEL_CHUNKS];
     unsigned chunk_count;
 };
@@ -73,6 +74,12 @@ struct model {
     bool damage_expected; /* the test harmed the log: losses are counted, not failures */
     unsigned lost;
     enum model_bodies bodies;
+    /* Two kinds of owner: one keeps a message until its fates are durable; the eager one lets it go
+       when they are appended, leaves their durability to the spool, and appends what failed again
+       under spool_keep. */
+    bool eager;
+    bool sticky;    /* every eighth message is not delivered before the end */
+    unsigned redos; /* messages with a redo */
     char failure[MODEL_FAILURE_BYTES];
 };
 

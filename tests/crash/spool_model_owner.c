@@ -84,7 +84,8 @@ static void copy_end(struct model *m, struct model_message *msg, int res)
 /* All fates are durable: the message leaves the index. */
 static void forget(struct model *m, struct model_message *msg)
 {
-    account(m, msg, -1);
+    if (!m->eager)
+        account(m, msg, -1);
     msg->known = false;
     copy_end(m, msg, 0);
 }
@@ -111,6 +112,8 @@ static void on_copy(struct model *m, struct model_wait *w, int res)
     struct model_message *msg = &m->messages[w->message];
     if (res < 0) {
         account(m, &w->copy, -1);
+    } else if (m->eager && (!msg->known || msg->outstanding == 0)) {
+        account(m, &w->copy, -1); /* its fates were appended meanwhile */
     } else if (msg->known) {
         account(m, msg, -1);
         msg->enq = w->copy.enq;
@@ -134,8 +137,14 @@ static void on_done(struct model *m, struct model_wait *w, int res)
     /* What an owner does: the fate is not recorded, so it is recorded again later. */
     msg->done_tried &= (uint8_t)~w->rcpts;
     msg->done_failed |= w->rcpts;
-    msg->outstanding |= w->rcpts;
     m->ledger.delivered -= model_bits(w->rcpts);
+    if (m->eager) {
+        m->redos += msg->redo == 0;
+        msg->redo |= w->rcpts;
+        spool_keep(m->spool, true);
+        return;
+    }
+    msg->outstanding |= w->rcpts;
     if (msg->copy == COPY_FATE)
         copy_end(m, msg, res);
 }
@@ -338,8 +347,14 @@ int model_outcome(struct model *m, enum record_type type, unsigned message, uint
         return r;
     }
     wait_link(m, mw);
+    bool last = msg->outstanding != 0 && (msg->outstanding & (uint8_t)~rcpts) == 0;
     msg->outstanding &= (uint8_t)~rcpts;
     msg->done_tried |= rcpts;
+    if (m->eager && last) {
+        account(m, msg, -1);
+        if (msg->copy == COPY_WANTED)
+            copy_end(m, msg, 0);
+    }
     m->ledger.delivered += model_bits(rcpts);
     return 0;
 }
@@ -353,6 +368,8 @@ static void copy_try(struct model *m, unsigned message)
         msg->copy = COPY_FATE;
         return;
     }
+    if (msg->redo != 0) /* the copy would leave out a recipient whose fate is not in the log */
+        return;
     struct model_wait *w = wait_make(m, WAIT_COPY, message);
     int r = append_message(m, message, msg->outstanding, &w->wait, &w->copy);
     if (r < 0) {
@@ -366,8 +383,26 @@ static void copy_try(struct model *m, unsigned message)
     account(m, &w->copy, 1);
 }
 
+static void redo(struct model *m)
+{
+    for (unsigned i = 0; i < m->count && m->redos > 0; i++) {
+        struct model_message *msg = &m->messages[i];
+        uint8_t rcpts = msg->redo;
+        if (rcpts == 0 || rng_below(&m->rng, 8) != 0) /* not at once, and not in order */
+            continue;
+        if (model_outcome(m, RECORD_DONE, i, rcpts) < 0)
+            continue;
+        msg->redo &= (uint8_t)~rcpts;
+        m->redos -= msg->redo == 0;
+    }
+    if (m->redos == 0)
+        spool_keep(m->spool, false);
+}
+
 void model_copies_turn(struct model *m)
 {
+    if (m->redos > 0)
+        redo(m);
     for (unsigned i = 0; i < m->count && m->copies > 0; i++) {
         if (m->messages[i].copy == COPY_WANTED)
             copy_try(m, i);
@@ -388,7 +423,7 @@ static bool owner_copy(void *ctx, struct msg_id id, uint64_t segment)
     if (id.hi != 1 || id.lo == 0 || id.lo > m->count)
         return false;
     struct model_message *msg = &m->messages[id.lo - 1];
-    if (!msg->known || !lies_in(msg, segment))
+    if (!msg->known || !lies_in(msg, segment) || (m->eager && msg->outstanding == 0))
         return false;
     if (msg->truth == TRUTH_OPEN)
         model_fail(m, "asked to copy message %u which is not durable", (unsigned)id.lo - 1);
