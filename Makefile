@@ -48,7 +48,7 @@ LIBS_link   := -lnanomsg -lssl -lcrypto
 LIBS_ctl    := -lcurl -lcrypto -lm
 LIBS_bench  := -luring -lm
 
-BIN := $(B)/mochilad $(B)/mochila-worker $(B)/mochila-api $(B)/mochila $(B)/mochila-bench
+BIN := $(B)/mochilad $(B)/mochila-worker $(B)/mochila-api $(B)/mochila-link $(B)/mochila $(B)/mochila-bench
 .PHONY: all
 all: $(BIN)
 
@@ -161,6 +161,7 @@ install:
 	$(INSTALL) -D -m 755 $(REL)/mochilad $(DESTDIR)$(SBINDIR)/mochilad
 	$(INSTALL) -D -m 755 $(REL)/mochila-worker $(DESTDIR)$(LIBEXECDIR)/mochila-worker
 	$(INSTALL) -D -m 755 $(REL)/mochila-api $(DESTDIR)$(LIBEXECDIR)/mochila-api
+	$(INSTALL) -D -m 755 $(REL)/mochila-link $(DESTDIR)$(LIBEXECDIR)/mochila-link
 	$(INSTALL) -D -m 755 $(REL)/mochila $(DESTDIR)$(BINDIR)/mochila
 	$(INSTALL) -D -m 755 $(REL)/mochila-bench $(DESTDIR)$(BINDIR)/mochila-bench
 	$(foreach p,$(PAGES),$(INSTALL) -D -m 644 docs/man/$(p) $(DESTDIR)$(call page_path,$(p)) &&) true

@@ -26,6 +26,10 @@
     {                                                                                         \
         .name = "limit", .letter = 'n', .meta = "N", .arg = "limit", .help = "at most N rows" \
     }
+#define CLUSTER_DIR \
+    {.name = "dir", .meta = "DIR", .help = "where the files are (/etc/mochila/cluster)"}
+#define CLUSTER_DAYS \
+    {.name = "days", .meta = "N", .help = "how long it is good (authority 3650, node 730)"}
 #define WHY                                            \
     {                                                  \
         .name = "why", .meta = "TEXT", .arg = "why",   \
@@ -199,6 +203,29 @@ static const struct command commands[] = {
      .options = {LIMIT},
      .run = run_verb,
      .render = render_audit},
+    {.name = "cluster init",
+     .synopsis = "NAME [--dir DIR] [--days N]",
+     .help = "make the authority of a new cluster",
+     .positional = {"-"},
+     .positional_min = 1,
+     .options = {CLUSTER_DIR, CLUSTER_DAYS},
+     .run = run_cluster_init},
+    {.name = "cluster issue",
+     .synopsis = "NODE [--dir DIR] [--days N] [--out FILE]",
+     .help = "make key and certificate of a node, in one file",
+     .positional = {"-"},
+     .positional_min = 1,
+     .options = {CLUSTER_DIR,
+                 CLUSTER_DAYS,
+                 {.name = "out", .meta = "FILE", .help = "where to (NODE.bundle.pem)"}},
+     .run = run_cluster_issue},
+    {.name = "cluster join",
+     .synopsis = "FILE [--dir DIR]",
+     .help = "install what `cluster issue` made for this node",
+     .positional = {"-"},
+     .positional_min = 1,
+     .options = {CLUSTER_DIR},
+     .run = run_cluster_join},
     {.name = "help",
      .synopsis = "[COMMAND]",
      .help = "explain a command",
@@ -269,7 +296,7 @@ void command_list(FILE *out)
     const struct cli_option *globals = args_globals(&count);
     fputs("usage: mochila [options] COMMAND ...\n\n", out);
     for (size_t i = 0; i < ARRAY_COUNT(commands); i++)
-        fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].help);
+        fprintf(out, "  %-14s %s\n", commands[i].name, commands[i].help);
     fputs("\n", out);
     for (size_t i = 0; i < count; i++)
         put_option(&globals[i], out);

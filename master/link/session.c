@@ -294,12 +294,14 @@ static enum session_state on_tick(struct session *s, const struct link_frame *f,
     return s->state;
 }
 
+/* clang-format off */
 static handler *const table[SESSION_STATE_COUNT][SESSION_EVENT_COUNT] = {
     /*                     WIRE_UP   WIRE_DOWN  HELLO      DATA        BEAT        TICK    */
     [SESSION_IDLE]     = { on_wire,  ignore,    ignore,    ignore,     ignore,     ignore  },
     [SESSION_GREETING] = { never,    on_down,   on_hello,  too_early,  too_early,  on_tick },
     [SESSION_UP]       = { never,    on_down,   again,     on_data,    on_beat,    on_tick },
 };
+/* clang-format on */
 
 static void event(struct session *s, enum session_event e, const struct link_frame *f,
                   uint64_t now_ms)
