@@ -152,6 +152,8 @@ UNITDIR    ?= $(PREFIX)/lib/systemd/system
 SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 INSTALL    ?= install
 REL := build/release
+# Everything that mochilad starts.
+CHILDREN := $(filter-out mochilad mochila mochila-bench,$(notdir $(BIN)))
 PAGES := mochilad.8 mochila.1 mochila-bench.1 mochila.yaml.5
 page_path = $(MANDIR)/man$(patsubst .%,%,$(suffix $(1)))/$(1)
 
@@ -159,8 +161,7 @@ page_path = $(MANDIR)/man$(patsubst .%,%,$(suffix $(1)))/$(1)
 install:
 	@$(MAKE) --no-print-directory -j$(JOBS) BUILD=release B=$(REL) all
 	$(INSTALL) -D -m 755 $(REL)/mochilad $(DESTDIR)$(SBINDIR)/mochilad
-	$(INSTALL) -D -m 755 $(REL)/mochila-worker $(DESTDIR)$(LIBEXECDIR)/mochila-worker
-	$(INSTALL) -D -m 755 $(REL)/mochila-api $(DESTDIR)$(LIBEXECDIR)/mochila-api
+	$(INSTALL) -D -m 755 -t $(DESTDIR)$(LIBEXECDIR) $(addprefix $(REL)/,$(CHILDREN))
 	$(INSTALL) -D -m 755 $(REL)/mochila-link $(DESTDIR)$(LIBEXECDIR)/mochila-link
 	$(INSTALL) -D -m 755 $(REL)/mochila $(DESTDIR)$(BINDIR)/mochila
 	$(INSTALL) -D -m 755 $(REL)/mochila-bench $(DESTDIR)$(BINDIR)/mochila-bench
