@@ -344,9 +344,10 @@ static void on_flight_reply(struct smtp_client *c, const struct smtp_reply *r)
             timer_set(c->set.wheel, &c->timer, limit_ms(c));
         return;
     }
-    if (!c->content_sent) { /* refused in the middle of the content */
+    if (!c->content_sent || conn_out_bytes(c->conn) > 0) {
+        /* Refused in the middle of the content, which is in use until the connection has gone. */
         c->in_job = true;
-        fail(c, 0, r);
+        fail(c, 0, c->failed_stage != STAGE_COUNT ? &c->failed_reply : r);
         return;
     }
     if (c->use_bdat && c->accepted == 0)
