@@ -330,7 +330,7 @@ def test_header_section_has_a_limit(talk):
 # --- trace ---
 
 DATE = rb"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d? (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4} \d\d:\d\d:\d\d \+0000"
-TRACE = re.compile(rb"Received: from (?P<helo>\S+) \((?P<info>[^()]*)\)\s+by (?P<by>\S+) with (?P<with>\w+) id "
+TRACE = re.compile(rb"Received: from (?P<helo>\S+)\s+\((?P<info>[^()]*)\)\s+by (?P<by>\S+) with (?P<with>\w+) id "
                    rb"(?P<id>\S+)(\s+for <(?P<rcpt>[^>]*)>)?;\s+(?P<date>" + DATE + rb")\r\n")
 
 

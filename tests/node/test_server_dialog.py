@@ -3,7 +3,6 @@
 Every reply that a Talker reads is checked for its form and its enhanced code (EXT-05, SRV-36).
 """
 import re
-import socket
 
 import pytest
 
@@ -516,33 +515,6 @@ def _send(talk, path):
     talk.want(250, f"MAIL FROM:{path}")
     talk.want(250, "RCPT TO:<log@dest.test>")
     return talk.data(b"Subject: log\r\n\r\nx\r\n")
-
-
-def test_vanishing_clients_leave_nothing(node):
-    """At every stage, by FIN and by RST; the dialogs end and the node goes on."""
-    stages = [b"", b"EH", b"EHLO a.test\r\n", b"MAIL FROM:<a@b.test>\r\n", b"RCPT TO:<c@d.test>\r\n",
-              b"DATA\r\n", b"half a line", b"\r\n.", b"\r"]
-    before = node.ledger()
-    for by_reset in (False, True):
-        for n in range(len(stages)):
-            talk = Talker(node.address)
-            talk.send(b"".join(stages[:n + 1]))
-            if by_reset:
-                talk.reset()
-            else:
-                talk.socket.shutdown(socket.SHUT_RDWR)
-                talk.close()
-        for chunk in (b"BDAT 100\r\n", b"BDAT 100 LAST\r\nabc", b"BDAT 5 LAST\r"):
-            talk = Talker(node.address)
-            talk.send(b"".join(stages[2:5]) + chunk)
-            talk.reset() if by_reset else talk.close()
-    from mochila_node import wait_for
-    wait_for("the end of all dialogs", lambda: node.stats()["total"]["open_in"] == 0)
-    after = node.ledger()
-    assert after["accepted"] == before["accepted"]
-    with Talker(node.address) as talk:
-        talk.ehlo()
-        talk.mail()
 
 
 def test_closed_means_closed(ready):

@@ -67,8 +67,26 @@ static struct ip net_of(const struct ip *ip)
     return n;
 }
 
+/* The address's place among the rates: its own, else the one that has been quiet for longest. */
+static struct client_rate *rate_of(struct clients *c, const struct ip *ip, uint32_t now_s)
+{
+    struct client_rate *set = c->rates[hash_bytes(span_of(ip, sizeof *ip)) % CLIENT_RATE_SETS];
+    struct client_rate *oldest = &set[0];
+    for (unsigned i = 0; i < CLIENT_RATE_WAYS; i++) {
+        if (ip_eq(&set[i].ip, ip)) {
+            oldest = &set[i];
+            break;
+        }
+        if (set[i].second < oldest->second)
+            oldest = &set[i];
+    }
+    if (!ip_eq(&oldest->ip, ip) || oldest->second != now_s)
+        *oldest = (struct client_rate){.ip = *ip, .second = now_s};
+    return oldest;
+}
+
 static const char *judge(const struct clients *c, const struct client_count *one,
-                         const struct client_count *net)
+                         const struct client_count *net, const struct client_rate *rate)
 {
     if (c->config->smtp.connections_per_ip > 0 && one->open >= c->config->smtp.connections_per_ip)
         return "421 4.7.0 Too many connections from your address\r\n";
@@ -76,7 +94,7 @@ static const char *judge(const struct clients *c, const struct client_count *one
         net->open >= c->config->smtp.connections_per_net)
         return "421 4.7.0 Too many connections from your network\r\n";
     if (c->config->smtp.accept_per_s_per_ip > 0 &&
-        one->in_second >= c->config->smtp.accept_per_s_per_ip)
+        rate->count >= c->config->smtp.accept_per_s_per_ip)
         return "421 4.7.0 Connections from your address come too fast\r\n";
     return NULL;
 }
@@ -94,17 +112,14 @@ struct client_count *clients_enter(struct clients *c, const struct ip *ip, uint3
         drop_unused(c, net);
         return NULL;
     }
-    if (one->second != now_s) {
-        one->second = now_s;
-        one->in_second = 0;
-    }
-    *refusal = judge(c, one, net);
+    struct client_rate *rate = rate_of(c, ip, now_s);
+    *refusal = judge(c, one, net, rate);
     if (*refusal != NULL) {
         drop_unused(c, one);
         drop_unused(c, net);
         return NULL;
     }
-    one->in_second++;
+    rate->count++;
     one->open++;
     net->open++;
     one->net = net;

@@ -13,10 +13,17 @@ struct client_count {
     struct ip key;          /* an address, or a network with its host bits cleared */
     bool is_net;
     uint32_t open;
-    uint32_t second, in_second;
     struct client_count *net;
 };
+/* Connections that came within a second. Apart from the counts, since it outlives the connections. */
+struct client_rate {
+    struct ip ip;
+    uint32_t second;
+    uint32_t count;
+};
+enum { CLIENT_RATE_SETS = 512, CLIENT_RATE_WAYS = 4 };
 struct clients {
+    struct client_rate rates[CLIENT_RATE_SETS][CLIENT_RATE_WAYS];
     struct pool counts;
     struct table by_key;
     const struct config *config;
