@@ -45,10 +45,12 @@ LIBS_worker := -luring -lcares -lm
 LIBS_master := -lsqlite3
 LIBS_api    := -lmicrohttpd -lm
 LIBS_link   := -lnanomsg -lssl -lcrypto
+LIBS_netd   := -lcap
 LIBS_ctl    := -lcurl -lcrypto -lm
 LIBS_bench  := -luring -lm
 
-BIN := $(B)/mochilad $(B)/mochila-worker $(B)/mochila-api $(B)/mochila-link $(B)/mochila $(B)/mochila-bench
+BIN := $(B)/mochilad $(B)/mochila-worker $(B)/mochila-api $(B)/mochila-link $(B)/mochila-netd \
+       $(B)/mochila $(B)/mochila-bench
 .PHONY: all
 all: $(BIN)
 
@@ -76,6 +78,8 @@ $(B)/mochila-api: $(call obj,$(call src,master/api)) $(B)/libcore.a
 	$(link) $(LIBS_api) $(LIBS_core)
 $(B)/mochila-link: $(call obj,$(call src,master/link)) $(B)/libcore.a
 	$(link) $(LIBS_link) $(LIBS_core)
+$(B)/mochila-netd: $(call obj,$(call src,master/netd)) $(B)/libcore.a
+	$(link) $(LIBS_netd) $(LIBS_core)
 $(B)/mochila: $(call obj,$(call src,ctl)) $(B)/libcore.a
 	$(link) $(LIBS_ctl) $(LIBS_core)
 $(B)/mochila-bench: $(call obj,$(call src,bench)) $(B)/libcore.a
@@ -162,7 +166,7 @@ install:
 	@$(MAKE) --no-print-directory -j$(JOBS) BUILD=release B=$(REL) all
 	$(INSTALL) -D -m 755 $(REL)/mochilad $(DESTDIR)$(SBINDIR)/mochilad
 	$(INSTALL) -D -m 755 -t $(DESTDIR)$(LIBEXECDIR) $(addprefix $(REL)/,$(CHILDREN))
-	$(INSTALL) -D -m 755 $(REL)/mochila-link $(DESTDIR)$(LIBEXECDIR)/mochila-link
+	$(INSTALL) -D -m 755 $(REL)/mochila-netd $(DESTDIR)$(LIBEXECDIR)/mochila-netd
 	$(INSTALL) -D -m 755 $(REL)/mochila $(DESTDIR)$(BINDIR)/mochila
 	$(INSTALL) -D -m 755 $(REL)/mochila-bench $(DESTDIR)$(BINDIR)/mochila-bench
 	$(foreach p,$(PAGES),$(INSTALL) -D -m 644 docs/man/$(p) $(DESTDIR)$(call page_path,$(p)) &&) true
