@@ -49,7 +49,7 @@ LIBS_netd   := -lcap
 LIBS_ctl    := -lcurl -lcrypto -lm
 LIBS_bench  := -luring -lm
 
-BIN := $(B)/mochilad $(B)/mochila-worker $(B)/mochila-api $(B)/mochila-link $(B)/mochila-netd \
+BIN := $(B)/mochilad $(B)/mochila-worker $(B)/mochila-api $(B)/mochila-link $(if $(wildcard master/netd/main.c),$(B)/mochila-netd) \
        $(B)/mochila $(B)/mochila-bench
 .PHONY: all
 all: $(BIN)
@@ -166,7 +166,6 @@ install:
 	@$(MAKE) --no-print-directory -j$(JOBS) BUILD=release B=$(REL) all
 	$(INSTALL) -D -m 755 $(REL)/mochilad $(DESTDIR)$(SBINDIR)/mochilad
 	$(INSTALL) -D -m 755 -t $(DESTDIR)$(LIBEXECDIR) $(addprefix $(REL)/,$(CHILDREN))
-	$(INSTALL) -D -m 755 $(REL)/mochila-netd $(DESTDIR)$(LIBEXECDIR)/mochila-netd
 	$(INSTALL) -D -m 755 $(REL)/mochila $(DESTDIR)$(BINDIR)/mochila
 	$(INSTALL) -D -m 755 $(REL)/mochila-bench $(DESTDIR)$(BINDIR)/mochila-bench
 	$(foreach p,$(PAGES),$(INSTALL) -D -m 644 docs/man/$(p) $(DESTDIR)$(call page_path,$(p)) &&) true
