@@ -49,7 +49,7 @@ LIBS_netd   := -lcap
 LIBS_ctl    := -lcurl -lcrypto -lm
 LIBS_bench  := -luring -lm
 
-BIN := $(B)/mochilad $(B)/mochila-worker $(B)/mochila-api $(B)/mochila-link $(if $(wildcard master/netd/main.c),$(B)/mochila-netd) \
+BIN := $(B)/mochilad $(B)/mochila-worker $(B)/mochila-api $(B)/mochila-link $(B)/mochila-netd \
        $(B)/mochila $(B)/mochila-bench
 .PHONY: all
 all: $(BIN)

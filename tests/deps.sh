@@ -3,10 +3,10 @@
 set -eu
 packages="gcc libc6-dev make pkg-config protobuf-c-compiler protobuf-compiler libprotobuf-c-dev liburing-dev
 libc-ares-dev libyaml-dev libjansson-dev libsqlite3-dev libmicrohttpd-dev libcurl4-openssl-dev libnanomsg-dev
-libssl-dev procps"
+libssl-dev libcap-dev procps"
 if [ "${1:-build}" = test ]; then
     packages="$packages clang libclang-rt-14-dev libcmocka-dev python3 python3-pytest python3-dnspython
-    python3-aiosmtpd iproute2 e2fsprogs mount groff-base git"
+    python3-aiosmtpd iproute2 e2fsprogs mount groff-base git spin"
 fi
 missing=
 for p in $packages; do
