@@ -150,7 +150,7 @@ ring_unit() {
     cmocka unit debug
     cmocka unit-san san
 }
-ring_crash() { one crash 600 make -s -j"$jobs" BUILD=debug crash-short; }
+ring_crash() { one crash 900 make -s -j"$jobs" BUILD=debug crash-short CRASH_SEEDS=10000; }
 ring_demo() { one demo 180 ${net[@]+"${net[@]}"} sh bench/demo.sh build/release 5000; }
 # The longest first, so that none is left over at the end.
 ring_node() {
