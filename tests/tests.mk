@@ -34,6 +34,7 @@ $(filter $(B)/tests/unit/test_api_%,$(UNIT_BIN)): $(API_TEST_OBJ)
 $(filter $(B)/tests/unit/test_api_%,$(UNIT_BIN)): LIBS_room += $(LIBS_api)
 $(filter $(B)/tests/unit/test_link_%,$(UNIT_BIN)): $(LINK_TEST_OBJ)
 $(filter $(B)/tests/unit/test_link_%,$(UNIT_BIN)): LIBS_room += $(LIBS_link)
+$(filter $(B)/tests/unit/test_link_trust,$(UNIT_BIN)): $(call obj,ctl/certificate.c)
 $(filter $(B)/tests/unit/test_ctl_%,$(UNIT_BIN)): $(CTL_TEST_OBJ)
 $(filter $(B)/tests/unit/test_ctl_%,$(UNIT_BIN)): LIBS_room += $(LIBS_ctl)
 
