@@ -75,10 +75,15 @@ struct qentry *store_add_entry(struct store *s, struct qmsg *m, uint16_t index)
     e->msg = pool_index(&s->msgs, m);
     e->index = index;
     uint32_t *at = &m->first;
+    if (s->added_last != 0) { /* recipients come in order: a walk from the first would be quadratic */
+        struct qentry *last = store_entry(s, s->added_last);
+        if (last->msg == e->msg && last->index < index)
+            at = &last->sibling;
+    }
     while (*at != 0 && store_entry(s, *at)->index < index)
         at = &store_entry(s, *at)->sibling;
     e->sibling = *at;
-    *at = store_entry_index(s, e);
+    *at = s->added_last = store_entry_index(s, e);
     m->live++;
     return e;
 }
@@ -107,6 +112,8 @@ bool store_drop_entry(struct store *s, struct qentry *e)
     *at = e->sibling;
     MUST(m->live > 0);
     m->live--;
+    if (s->added_last == self)
+        s->added_last = 0;
     e->state = ENTRY_FREE;
     pool_put(&s->entries, e);
     return m->live == 0;

@@ -70,6 +70,7 @@ struct qlist {
 struct store {
     struct pool msgs, entries;
     struct table by_id;
+    uint32_t added_last;    /* the entry added last, 0 when it has gone */
 };
 
 /* Room for entries_max entries and as many messages. 0 or -ENOMEM. */
