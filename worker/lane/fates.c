@@ -151,10 +151,10 @@ static void finish(struct queue *q, const struct fate_set *set, enum fate fate,
     shard_note(lane->shard, &n, wait);
     for (unsigned i = 0; i < count; i++) {
         entries[i]->reason = (uint8_t)f->reason;
-        entries[i]->reply = reply_intern(q, f->reply);
         entries[i]->flow = 0;
         entries[i]->in_doubt = 0;
-        if (owed) {
+        if (owed) { /* replies of what ends here would fill the table: each 250 has its own text */
+            entries[i]->reply = reply_intern(q, f->reply);
             entry_set_state(q, entries[i], ENTRY_BOUNCE_DUE);
             shard_uncache(q, store_msg(&q->store, entries[i]->msg));
         } else {
