@@ -32,6 +32,18 @@ NODISCARD int table_add(struct table *t, uint32_t hash, uint32_t value);
 /* Removes exactly this (hash, value); false when it was not there. */
 bool table_remove(struct table *t, uint32_t hash, uint32_t value);
 
+/* Walks all values: *at begins at 0; returns 0 at the end. The table must not change meanwhile. */
+static inline uint32_t table_next(const struct table *t, uint32_t *at)
+{
+    while (t->slots != NULL && *at <= t->mask) {
+        uint32_t value = t->slots[*at].value;
+        ++*at;
+        if (value != 0)
+            return value;
+    }
+    return 0;
+}
+
 /* 32-bit hashes for keys: well mixed, not cryptographic, seeded once per process at random. */
 uint32_t hash_bytes(struct span s);
 uint32_t hash_bytes_ifold(struct span s); /* ASCII case-folded */

@@ -18,8 +18,14 @@ int admin_create(struct admin **out, struct worker *w)
     return 0;
 }
 
+struct queue *task_queue(const struct task *t)
+{
+    return &t->admin->worker->queue;
+}
+
 static void task_free(struct task *t)
 {
+    task_queue(t)->domains_pinned--;
     free(t->groups);
     table_fini(&t->group_by_key);
     free(t->sample);
@@ -39,11 +45,6 @@ void admin_destroy(struct admin **a)
     }
     free(*a);
     *a = NULL;
-}
-
-struct queue *task_queue(const struct task *t)
-{
-    return &t->admin->worker->queue;
 }
 
 static void send_pieces(struct admin *a, uint64_t id, int status, struct span body)
@@ -183,6 +184,7 @@ void admin_query(struct admin *a, const struct control_frame *f)
     snprintf(t->verb, sizeof t->verb, "%s", f->verb);
     t->next = a->tasks;
     a->tasks = t;
+    task_queue(t)->domains_pinned++;
     read_limit(t, f);
     for (size_t i = 0; i < ARRAY_COUNT(verbs); i++) {
         if (strcmp(f->verb, verbs[i].verb) != 0)

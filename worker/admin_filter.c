@@ -75,7 +75,7 @@ static bool read_domain(struct task *t, const char *v)
     struct queue *q = task_queue(t);
     t->filter.any_domain = false;
     t->filter.nothing = true;
-    for (uint32_t i = 1; i <= q->domains.touched; i++) {
+    for (uint32_t at = 0, i; (i = table_next(&q->domain_by_name, &at)) != 0;) {
         if (domain_at(q, i)->name == NULL || strcasecmp(domain_at(q, i)->name, v) != 0)
             continue;
         t->filter.domain = i;

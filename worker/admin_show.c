@@ -181,7 +181,7 @@ static bool site_meant(const struct queue *q, uint32_t site, const char *what, u
 
 static uint32_t site_of_name(struct queue *q, const char *what)
 {
-    for (uint32_t i = 1; i <= q->domains.touched; i++) {
+    for (uint32_t at = 0, i; (i = table_next(&q->domain_by_name, &at)) != 0;) {
         const struct domain *d = domain_at(q, i);
         if (d->name != NULL && strcasecmp(d->name, what) == 0)
             return d->site;

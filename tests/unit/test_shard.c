@@ -691,6 +691,110 @@ static void test_mail_right_after_a_failed_commit(void **state)
     end();
 }
 
+/* Mail is refused before its recipients' domains find no room; names that nobody needs any more make room. */
+static void test_no_room_for_names(void **state)
+{
+    (void)state;
+    begin();
+    queue.domains.count_max = 4; /* each message brings its own, d0 to d4 */
+    unsigned refused = 0;
+    for (int i = 0; i < 10; i++) {
+        struct sent *m = mail(0, 1, 300);
+        refused += m->known[0] == NOTHING;
+        settle();
+    }
+    assert_true(refused > 0);
+    assert_true(refused < 10);
+    for (unsigned i = 0; i < sent_count; i++) {
+        assert_int_equal(sent[i].known[0] == QUEUED, entry_of(&sent[i], 0) != NULL);
+        if (sent[i].known[0] == QUEUED)
+            deliver(&sent[i], 0);
+    }
+    settle();
+    for (int i = 0; i < 10; i++) {
+        struct sent *m = mail(0, 1, 300);
+        assert_int_equal(m->known[0], MAYBE);
+        settle();
+        assert_non_null(entry_of(m, 0));
+        deliver(m, 0);
+    }
+    check_ledger();
+    end();
+}
+
+/* With less room than there is mail the shard is not opened: what is not in the index would leave with its segment. */
+static void test_recovery_without_room(void **state)
+{
+    (void)state;
+    begin();
+    for (int i = 0; i < 20; i++)
+        mail(0, 2, 300);
+    settle();
+    uint32_t entries_max = config->queue.entries_max;
+    shard_close(&shard);
+    queue.shard_count = 0;
+    config->queue.entries_max = 16;
+    struct queue small;
+    assert_int_equal(queue_init(&small, &queue.env), 0);
+    assert_int_equal(shard_open(&shard, &small, "shard-0", 0), -ENOSPC);
+    queue_fini(&small);
+    config->queue.entries_max = entries_max;
+    stop();
+    start();
+    for (unsigned i = 0; i < sent_count; i++)
+        assert_non_null(entry_of(&sent[i], 1));
+    check_ledger();
+    end();
+}
+
+/* Each 250 has a text of its own: the table of last replies is for those who wait. */
+static void test_replies_of_delivered_are_not_kept(void **state)
+{
+    (void)state;
+    begin();
+    struct sent *m = mail(0, 2, 300);
+    settle();
+    struct qentry *e = entry_of(m, 0);
+    struct fate_facts f = {
+        .reason = REASON_DELIVERED, .status = {2, 0, 0}, .reply = span_str("250 queued as 4711")};
+    struct fate_set one = {.entries = &e, .count = 1};
+    take(e);
+    flow_at(&queue, e->flow)->in_flight--;
+    fates_apply(&queue, &one, VERDICT_OK, &f, NULL);
+    assert_int_equal(queue.reply_count, 0);
+    end();
+}
+
+static void test_recipients_in_any_order(void **state)
+{
+    (void)state;
+    struct store s;
+    rng_seed(&dice, 3);
+    assert_int_equal(store_init(&s, 4000), 0);
+    for (int round = 0; round < 20; round++) {
+        struct qmsg *m = store_add(&s, id_make(1, 1, 1 + (uint64_t)round));
+        bool there[200] = {false};
+        for (int i = 0; i < 400; i++) {
+            uint16_t index = (uint16_t)rng_below(&dice, 200);
+            if (!there[index])
+                store_add_entry(&s, m, index);
+            else
+                store_drop_entry(&s, store_find_entry(&s, m, index));
+            there[index] = !there[index];
+        }
+        uint32_t i = m->first;
+        for (uint16_t index = 0; index < 200; index++) {
+            if (!there[index])
+                continue;
+            assert_int_not_equal(i, 0);
+            assert_int_equal(store_entry(&s, i)->index, index);
+            i = store_entry(&s, i)->sibling;
+        }
+        assert_int_equal(i, 0);
+    }
+    store_fini(&s);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -716,6 +820,10 @@ int main(void)
         cmocka_unit_test(test_holds_leave_doubt_alone),
         cmocka_unit_test(test_hold_lifted_while_down),
         cmocka_unit_test(test_mail_right_after_a_failed_commit),
+        cmocka_unit_test(test_no_room_for_names),
+        cmocka_unit_test(test_recovery_without_room),
+        cmocka_unit_test(test_replies_of_delivered_are_not_kept),
+        cmocka_unit_test(test_recipients_in_any_order),
         cmocka_unit_test(test_crashes),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -144,15 +144,10 @@ static void holds_apply(struct queue *q)
     }
     for (uint32_t i = 0; i < q->tenant_count; i++)
         q->tenants[i].held = has_hold(q, "tenant", q->tenants[i].name, NULL);
-    for (uint32_t i = 1; i <= q->sites.touched; i++) {
-        struct site *s = site_at(q, i);
-        s->held = s->key != NULL && hold_applies_to_site(q, s);
-    }
-    for (uint32_t i = 1; i <= q->domains.touched; i++) {
-        struct domain *d = domain_at(q, i);
-        if (d->name != NULL)
-            d->held = has_hold(q, "site", d->name, NULL);
-    }
+    for (uint32_t at = 0, i; (i = table_next(&q->site_by_key, &at)) != 0;)
+        site_at(q, i)->held = hold_applies_to_site(q, site_at(q, i));
+    for (uint32_t at = 0, i; (i = table_next(&q->domain_by_name, &at)) != 0;)
+        domain_at(q, i)->held = hold_applies_to_domain(q, domain_at(q, i));
     mark_flows(q);
 }
 

@@ -20,12 +20,15 @@ enum {
     SWEEP_EVERY_MS = 100,
     SWEEP_LEAST = 1024,      /* entries looked at per step; a sweep takes at most 10 s */
     SWEEP_PARTS = 100,
+    SWEEP_ENDS = 2000,       /* entries that expire in one step */
     DOMAINS_MAX = 4 << 20,
     SITES_MAX = 1 << 20,
     FLOWS_MAX = 4 << 20,
+    LANE_GONE_FIRST_S = 1,
     LANE_GONE_RETRY_S = 60,
     HELD_RECHECK_S = 3600,
-    TOGETHER_S = 2
+    TOGETHER_S = 2,
+    DOMAINS_KEPT = 200000    /* remembered beyond those that are needed */
 };
 
 uint64_t queue_now_ms(const struct queue *q)
@@ -55,7 +58,7 @@ static int make_pools(struct queue *q)
 static int make_tenants(struct queue *q)
 {
     const struct config *c = q->env.config;
-    q->tenants = calloc(c->tenant_count, sizeof *q->tenants);
+    q->tenants = calloc(LIMIT_TENANTS, sizeof *q->tenants); /* in place: names are pointed to */
     if (q->tenants == NULL)
         return -ENOMEM;
     q->tenant_count = c->tenant_count;
@@ -68,6 +71,8 @@ static int make_tenants(struct queue *q)
         t->in_doubt = (uint8_t)from->in_doubt;
         t->weight = from->weight > 0 ? from->weight : 1;
         t->lifetime_s = from->lifetime_s > 0 ? from->lifetime_s : c->queue.lifetime_s;
+        if (table_add(&q->tenant_by_name, hash_bytes(span_str(t->name)), i + 1) != 0)
+            return -ENOMEM;
     }
     return 0;
 }
@@ -92,9 +97,9 @@ int queue_init(struct queue *q, const struct queue_env *env)
 void queue_fini(struct queue *q)
 {
     deliver_destroy(&q->deliver);
-    for (uint32_t i = 1; i <= q->domains.touched; i++)
+    for (uint32_t at = 0, i; (i = table_next(&q->domain_by_name, &at)) != 0;)
         free(domain_at(q, i)->name);
-    for (uint32_t i = 1; i <= q->sites.touched; i++) {
+    for (uint32_t at = 0, i; (i = table_next(&q->site_by_key, &at)) != 0;) {
         free(site_at(q, i)->key);
         free(site_at(q, i)->hosts);
     }
@@ -107,6 +112,8 @@ void queue_fini(struct queue *q)
     table_fini(&q->share_by_key);
     table_fini(&q->lane_by_number);
     table_fini(&q->reply_by_text);
+    table_fini(&q->tenant_by_name);
+    shard_lists_free(q);
     pool_fini(&q->domains);
     pool_fini(&q->sites);
     pool_fini(&q->flows);
@@ -182,12 +189,13 @@ void entry_place(struct queue *q, struct qentry *e)
 {
     MUST(e->state == ENTRY_NEW);
     struct lane *lane = entry_lane(q, e);
-    if (lane->gone || lane->shard == NULL) {
-        entry_wait(q, e, queue_now_unix_s(q) + LANE_GONE_RETRY_S, REASON_LANE_GONE);
-        return;
-    }
     if (e->due_s > queue_now_unix_s(q)) {
         entry_wait(q, e, e->due_s, (enum reason)e->reason);
+        return;
+    }
+    if (lane->gone || lane->shard == NULL) { /* another lane is looked for when it is due */
+        uint32_t wait_s = e->reason == REASON_LANE_GONE ? LANE_GONE_RETRY_S : LANE_GONE_FIRST_S;
+        entry_wait(q, e, queue_now_unix_s(q) + wait_s, REASON_LANE_GONE);
         return;
     }
     if (store_msg(&q->store, e->msg)->expires_s <= queue_now_unix_s(q)) {
@@ -256,7 +264,8 @@ static void on_due(void *ctx, struct qentry *e)
     struct queue *q = ctx;
     entry_set_state(q, e, ENTRY_NEW);
     wake_siblings(q, e);
-    if (entry_lane(q, e)->gone && route_again(q, e))
+    if (entry_lane(q, e)->gone &&
+        (route_again(q, e) || (q->take_away != NULL && q->take_away(q->take_away_ctx, e))))
         return;
     entry_place(q, e);
 }
@@ -274,7 +283,7 @@ static void sweep(struct queue *q)
 {
     uint32_t end = store_entry_end(&q->store);
     uint32_t now_s = queue_now_unix_s(q);
-    uint32_t steps = end / SWEEP_PARTS + SWEEP_LEAST;
+    uint32_t steps = end / SWEEP_PARTS + SWEEP_LEAST, ended = 0;
     if (steps > end)
         steps = end;
     for (uint32_t i = 0; i < steps; i++) {
@@ -284,9 +293,14 @@ static void sweep(struct queue *q)
         struct qentry *e = store_peek(&q->store, q->sweep_at);
         if (e == NULL || e->state == ENTRY_PARKED || e->state == ENTRY_BOUNCE_DUE)
             continue;
-        if (store_msg(&q->store, e->msg)->expires_s <= now_s)
-            entry_expire(q, e);
+        if (store_msg(&q->store, e->msg)->expires_s > now_s)
+            continue;
+        entry_expire(q, e);
+        if (++ended == SWEEP_ENDS)
+            break; /* the rest in the next step */
     }
+    if (q->domains.used > DOMAINS_KEPT + q->store.entries.used)
+        domains_evict(q, 256);
 }
 
 /* Gauges and counters by lane; a few times a second, as many lanes would make it costly every turn. */

@@ -145,7 +145,10 @@ struct queue {
     uint32_t lane_count;
     struct tenant *tenants;
     uint32_t tenant_count;
+    struct table tenant_by_name; /* index + 1 */
     struct pool domains, sites, flows, shares;
+    uint32_t domain_hand;        /* where the search for unused domains goes on */
+    uint32_t domains_pinned;     /* queries that name domains by index are under way */
     struct table domain_by_name, site_by_key, flow_by_pair, share_by_key, lane_by_number, lane_by_address;
     char **replies;           /* interned last replies, index 0 unused */
     uint32_t reply_count;
@@ -163,6 +166,9 @@ struct queue {
     uint64_t sweep_ms;
     struct msg_id *poison;
     uint32_t poison_count;
+    /* Takes an entry whose lane is gone to another shard: true when it did, or will. NULL: nobody can. */
+    bool (*take_away)(void *ctx, struct qentry *e);
+    void *take_away_ctx;
     struct deliver *deliver;
     struct shard *shards[LIMIT_WORKERS];
     uint32_t shard_count;
@@ -204,6 +210,10 @@ uint32_t expiry_cap(uint32_t received_s, uint32_t lifetime_s);
 /* --- tables (tables.c) --- */
 /* Interns; 0 when the pool is exhausted. */
 uint32_t domain_intern(struct queue *q, struct span name);
+/* Forgets up to `want` domains that no entry names; a bounded step. */
+void domains_evict(struct queue *q, uint32_t want);
+/* Can so many new domains be interned? Forgets unused ones for it. */
+bool domains_have_room(struct queue *q, uint64_t count);
 uint16_t tenant_intern(struct queue *q, struct span name);
 uint16_t reply_intern(struct queue *q, struct span text);
 const char *reply_text(const struct queue *q, uint16_t i);

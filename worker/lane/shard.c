@@ -39,6 +39,13 @@ int shard_open(struct shard **out, struct queue *q, const char *dir, uint32_t nu
     shard_owner(s, &owner);
     q->shards[q->shard_count++] = s;
     r = spool_open(&s->spool, s->disk, &set, &owner);
+    if (r == 0 && s->left_out > 0) {
+        /* What is not in the index would not be kept in the log either. */
+        log_err("shard %u: %llu messages find no room in memory: raise queue.entries_max", number,
+                (unsigned long long)s->left_out);
+        spool_close(&s->spool);
+        r = -ENOSPC;
+    }
     if (r != 0) {
         q->shard_count--;
         goto fail;
@@ -106,6 +113,15 @@ struct record_place *chunks_take(struct queue *q, uint32_t i)
     q->chunk_lists[i] = (struct chunk_list){.next_free = q->chunk_list_free};
     q->chunk_list_free = i;
     return places;
+}
+
+void shard_lists_free(struct queue *q)
+{
+    for (uint32_t i = 1; i < q->chunk_list_count; i++)
+        free(q->chunk_lists[i].places);
+    free(q->chunk_lists);
+    q->chunk_lists = NULL;
+    q->chunk_list_count = q->chunk_list_free = 0;
 }
 
 uint16_t shard_chunks(const struct queue *q, const struct qmsg *m, const struct record_place **out)
@@ -181,9 +197,7 @@ static void on_enq_durable(struct spool_wait *w, int res)
     s->pending -= x->rcpt_count;
     if (res == 0) {
         struct qmsg *m = msg_insert(s, x);
-        if (m == NULL) /* cannot be: room was reserved before the append */
-            log_err("shard %u: the index is full, a message waits for the next start", s->number);
-        else if (x->content->rest_bytes > 0)
+        if (m != NULL && x->content->rest_bytes > 0) /* NULL: its fate is decided already */
             shard_cache(q, m, x->content);
     } else {
         q->env.stats->commit_failures++;
@@ -200,7 +214,11 @@ static void on_enq_durable(struct spool_wait *w, int res)
 int shard_enqueue(struct shard *s, struct enqueue *x)
 {
     struct queue *q = s->queue;
-    if (q->store.entries.used + s->pending + x->rcpt_count > q->store.entries.count_max)
+    uint64_t coming = x->rcpt_count; /* all of them must find room when they are durable */
+    for (uint32_t i = 0; i < q->shard_count; i++)
+        coming += q->shards[i]->pending;
+    if (q->store.entries.used + coming > q->store.entries.count_max ||
+        !domains_have_room(q, coming))
         return -ENOSPC;
     x->shard = s;
     x->wait.on_durable = on_enq_durable;

@@ -20,6 +20,7 @@ struct shard {
     struct ledger unlogged;  /* of ledger: fates whose record is not in the log yet */
     uint64_t pending;        /* recipients appended, not yet durable */
     uint64_t recovered, damaged;
+    uint64_t left_out;       /* messages for which recovery found no room in the index */
     struct note *unwritten;  /* outcomes that the spool refused or failed: written again */
     struct copy_job *copies;
 };
@@ -74,6 +75,8 @@ void shard_cache(struct queue *q, struct qmsg *m, struct content *c);
 void shard_uncache(struct queue *q, struct qmsg *m);
 /* Places of a chunked body: count, *out valid until the message changes. */
 uint16_t shard_chunks(const struct queue *q, const struct qmsg *m, const struct record_place **out);
+/* For the end of the queue: memory only. */
+void shard_lists_free(struct queue *q);
 struct record_place msg_place(const struct qmsg *m);
 /* Totals over all shards of this worker. */
 void shards_ledger(const struct queue *q, struct ledger *sum);

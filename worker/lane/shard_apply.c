@@ -112,13 +112,16 @@ struct qmsg *msg_insert(struct shard *s, struct enqueue *x)
     int r = enq_read(span_of(x->content->meta, x->content->meta_bytes), &e);
     MUST(r == 0);
     s->ledger.accepted += x->rcpt_count;
-    if (x->taken_over)
+    if (x->taken_over) {
         s->ledger.taken_over += x->rcpt_count;
+        q->env.stats->taken_over += x->rcpt_count;
+    }
     struct qmsg *m = msg_make(q, &e, x->lane, &x->place);
-    if (m == NULL)
-        return NULL;
-    if (x->chunk_count > 0)
+    MUST(m != NULL); /* room was reserved; without, a restart finds it in the log */
+    if (x->chunk_count > 0) {
         m->chunks = chunks_keep(q, x->chunks, x->chunk_count);
+        MUST(m->chunks != 0);
+    }
     spool_live(s->spool, m->segment, m->bytes);
     for (uint32_t i = m->first; i != 0;) {
         struct qentry *en = store_entry(&q->store, i);
@@ -166,8 +169,7 @@ static void apply_enq(struct shard *s, const struct record_view *v)
     }
     struct qmsg *m = msg_make(q, &e, lane, &v->place);
     if (m == NULL) {
-        log_err("shard %u: the index is full at recovery: raise queue.entries_max", s->number);
-        s->damaged++;
+        s->left_out++;
         return;
     }
     struct record_place *places = read_chunks(&e);

@@ -9,7 +9,7 @@ enum { ENQ_HEAD_TAKEN_OVER = 1 /* record flag: came from another shard or node *
 void shard_owner(struct shard *s, struct spool_owner *out);
 /* After recovery: places every entry, decides what is in doubt, logs what was found. */
 void shard_start_lanes(struct shard *s);
-/* The durable message of x into the store, counted and placed. NULL: no room. */
+/* The durable message of x into the store, counted and placed. NULL: placing it has ended it. */
 struct qmsg *msg_insert(struct shard *s, struct enqueue *x);
 void msg_live(struct queue *q, const struct qmsg *m, int sign);
 /* Keeps a malloc'd list of places; 0: no memory. */

@@ -31,13 +31,59 @@ static char *lower_copy(struct span s)
     return p;
 }
 
+static void domain_free(struct queue *q, uint32_t i)
+{
+    struct domain *d = domain_at(q, i);
+    MUST(d->entries == 0);
+    MUST(d->resolving.count == 0);
+    bool was = table_remove(&q->domain_by_name, hash_bytes_ifold(span_str(d->name)), i);
+    MUST(was);
+    free(d->name);
+    pool_put(&q->domains, d);
+}
+
+void domains_evict(struct queue *q, uint32_t want)
+{
+    enum { LOOKS = 8192, BATCH = 256 };
+    uint32_t unused[BATCH], n = 0;
+    if (want > BATCH)
+        want = BATCH;
+    if (q->domains_pinned > 0)
+        want = 0;
+    for (unsigned looks = 0; looks < LOOKS && n < want; looks++) {
+        uint32_t i = table_next(&q->domain_by_name, &q->domain_hand);
+        if (i == 0) {
+            q->domain_hand = 0;
+            if (looks > 0 || q->domain_by_name.used == 0)
+                break;
+            continue;
+        }
+        const struct domain *d = domain_at(q, i);
+        if (d->entries == 0 && d->resolving.count == 0 && d->state != DOMAIN_ASKING)
+            unused[n++] = i;
+    }
+    while (n > 0)
+        domain_free(q, unused[--n]);
+}
+
+bool domains_have_room(struct queue *q, uint64_t count)
+{
+    while (q->domains.used + count > q->domains.count_max) {
+        uint32_t before = q->domains.used;
+        domains_evict(q, UINT32_MAX);
+        if (q->domains.used == before && (q->domain_hand == 0 || q->domains_pinned > 0))
+            return false;
+    }
+    return true;
+}
+
 uint32_t domain_intern(struct queue *q, struct span name)
 {
     uint32_t h = hash_bytes_ifold(name);
     uint32_t i = table_find(&q->domain_by_name, h, domain_has_name, q, &name);
     if (i != 0)
         return i;
-    struct domain *d = pool_get(&q->domains);
+    struct domain *d = domains_have_room(q, 1) ? pool_get(&q->domains) : NULL;
     if (d == NULL)
         return 0;
     d->name = lower_copy(name);
@@ -52,21 +98,26 @@ uint32_t domain_intern(struct queue *q, struct span name)
     return i;
 }
 
+static bool tenant_has_name(const void *ctx, uint32_t value, const void *key)
+{
+    const struct queue *q = ctx;
+    return span_eq(span_str(q->tenants[value - 1].name), *(const struct span *)key);
+}
+
 uint16_t tenant_intern(struct queue *q, struct span name)
 {
-    for (uint32_t i = 0; i < q->tenant_count; i++)
-        if (span_eq(span_str(q->tenants[i].name), name))
-            return (uint16_t)i;
-    if (q->tenant_count >= LIMIT_TENANTS)
+    if (name.n > LIMIT_NAME_BYTES)
+        name.n = LIMIT_NAME_BYTES;
+    uint32_t h = hash_bytes(name);
+    uint32_t i = table_find(&q->tenant_by_name, h, tenant_has_name, q, &name);
+    if (i != 0)
+        return (uint16_t)(i - 1);
+    if (q->tenant_count >= LIMIT_TENANTS ||
+        table_add(&q->tenant_by_name, h, q->tenant_count + 1) != 0)
         return 0;
-    struct tenant *bigger = realloc(q->tenants, (q->tenant_count + 1) * sizeof *bigger);
-    if (bigger == NULL)
-        return 0;
-    q->tenants = bigger;
     struct tenant *t = &q->tenants[q->tenant_count];
     memset(t, 0, sizeof *t);
-    size_t n = name.n < LIMIT_NAME_BYTES ? name.n : LIMIT_NAME_BYTES;
-    memcpy(t->name, name.p, n);
+    memcpy(t->name, name.p, name.n);
     t->weight = 1;
     t->gone = true;
     return (uint16_t)q->tenant_count++;
