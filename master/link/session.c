@@ -214,8 +214,7 @@ static void resume(struct session *s, const struct link_hello *h)
     uint64_t durable = h->peer_stream == s->at.stream ? h->durable : 0;
     uint64_t oldest = s->first != NULL ? s->first->seq : s->at.next;
 
-    s->cursor = s->first;
-    s->flight_bytes = 0;
+    MUST(s->cursor == s->first);
     if (durable >= oldest)
         take_ack(s, durable);
     if (durable + 1 < oldest) {

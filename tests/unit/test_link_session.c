@@ -36,7 +36,7 @@ struct node {
     uint64_t stream, next, acked;
     /* As a receiver: what is in its log, and what of that is durable. */
     uint64_t peer_stream, received, durable;
-    uint64_t ups, wants, duplicates_offered;
+    uint64_t ups, wants;
 };
 struct world {
     struct rng rng;
@@ -187,8 +187,9 @@ static void arrive(struct node *n)
     assert_int_equal(link_frame_decode(span_of(p.bytes, p.n), &f), 0);
     session_input(&other(n)->s, &f, n->w->now_ms);
     if (f.kind == LINK_DATA && rng_below(&n->w->rng, 8) == 0) {
-        other(n)->duplicates_offered++;
+        enum session_state before = other(n)->s.state;
         session_input(&other(n)->s, &f, n->w->now_ms);
+        assert_int_equal(other(n)->s.state, before);
     }
     link_frame_free(&f);
 }
@@ -220,6 +221,20 @@ static void restart_master(struct world *w, struct node *n)
     start_link(n);
 }
 
+/* The master's sending log is gone: what it sends from here on is another stream. */
+static void new_stream(struct node *n)
+{
+    n->stream++;
+    n->next = 1;
+    n->acked = 0;
+    struct session_place at = {.stream = n->stream,
+                               .next = 1,
+                               .peer_stream = n->peer_stream,
+                               .received = n->received,
+                               .durable = n->durable};
+    assert_int_equal(session_open(&n->s, &at), 0);
+}
+
 static void step(struct world *w)
 {
     struct node *n = rng_below(&w->rng, 2) == 0 ? &w->a : &w->b;
@@ -234,6 +249,9 @@ static void step(struct world *w)
         restart_master(w, n);
     } else if (dice < 7) {
         w->now_ms += SESSION_SILENCE_MS;
+    } else if (dice < 8) {
+        if (rng_below(&w->rng, 20) == 0)
+            new_stream(n);
     } else if (dice < 100) {
         make_durable(n);
     } else if (dice < 400) {
