@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { PARTS_POOL = 1 << 18, RETRY_MS = 20, OWNER_WAIT_MS = 10000 };
+enum { PARTS_POOL = 1 << 18, FULL_MS = 1, AWAY_MS = 20, OWNER_WAIT_MS = 10000 };
 
 static void on_retry(struct timer *t);
 
@@ -75,12 +75,17 @@ bool chunk_append(struct record_place **places, uint32_t **bytes, uint16_t *coun
 
 /* --- envelopes --- */
 
+static size_t as_is_bytes(const struct submission_rcpt *r)
+{
+    return r->as_is == NULL ? 0 : r->as_is->orcpt.n + r->as_is->notify.n;
+}
+
 static int encode(struct intake_part *p, const struct submission *s, struct msg_id id)
 {
     size_t room = 1024 + s->enq.sender.n + s->enq.helo.n + s->enq.envid.n;
     for (unsigned i = 0; i < s->rcpt_count; i++)
         if (s->rcpts[i].lane == p->lane)
-            room += s->rcpts[i].address.n + 64;
+            room += s->rcpts[i].address.n + 64 + as_is_bytes(&s->rcpts[i]);
     uint8_t *buf = malloc(room);
     if (buf == NULL)
         return -ENOMEM;
@@ -94,6 +99,8 @@ static int encode(struct intake_part *p, const struct submission *s, struct msg_
         if (s->rcpts[i].lane != p->lane)
             continue;
         struct enq_rcpt r = {.index = s->rcpts[i].index, .address = s->rcpts[i].address};
+        if (s->rcpts[i].as_is != NULL)
+            r = *s->rcpts[i].as_is;
         enq_put_rcpt(&w, &r);
     }
     MUST(!w.bad);
@@ -178,8 +185,10 @@ static void wait_for_owner(struct intake_part *p)
     }
     if (p->waiting_link == NULL)
         waiting_add(p, &in->waiting);
-    if (!timer_is_set(&in->timer))
-        timer_set(in->set.wheel, &in->timer, RETRY_MS);
+    /* A full ring or log is drained within a turn or two; an owner that is away takes longer to come. */
+    bool here = p->lane->shard != NULL || exchange_holder(in->set.exchange, p->lane->owner) != NULL;
+    if (here || !timer_is_set(&in->timer))
+        timer_set(in->set.wheel, &in->timer, here ? FULL_MS : AWAY_MS);
 }
 
 static void drop_there(struct intake_part *p)
@@ -274,7 +283,8 @@ static int commit_here(struct intake_part *p)
                                   .content = c,
                                   .chunks = p->chunks,
                                   .chunk_count = p->chunk_count,
-                                  .rcpt_count = p->rcpt_count};
+                                  .rcpt_count = p->rcpt_count,
+                                  .taken_over = (p->submission->enq.flags & ENQ_TAKEN_OVER) != 0};
     return shard_enqueue(p->lane->shard, &p->enqueue);
 }
 

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 static const uint64_t skip_mark = UINT64_MAX;
-enum { HOT_BYTES = 256 << 10, URGENT_SHARE = 4 };
+enum { URGENT_SHARE = 4 };
 
 struct ring_shared {
     _Atomic uint64_t head;     /* consumer */
@@ -74,8 +74,10 @@ int ring_put(struct ring *r, const struct span *parts, unsigned count, bool urge
     uint64_t at = tail & (r->data_bytes - 1);
     uint64_t to_end = r->data_bytes - at;
     bool wrap = frame_room(bytes) > to_end;
-    if (head == tail && at > HOT_BYTES && frame_room(bytes) <= at) /* with its skip it must fit, or never would */
-        wrap = true; /* empty: begin anew, so that a quiet ring stays in the cache and in few pages */
+    /* Empty: begin anew, so that a quiet ring stays in few pages. Only from the second half on: until the
+       consumer has passed the skip, the room before it is all there is. */
+    if (head == tail && at > r->data_bytes / 2)
+        wrap = true;
     uint64_t skip = wrap ? to_end : 0;
     uint64_t kept = urgent ? 0 : r->data_bytes / URGENT_SHARE;
     if (head == tail)
