@@ -441,6 +441,63 @@ def test_many_messages_a_peer_cannot_take_are_no_recursion():
         assert sum(c.count("MAIL") for c in mx.connections) == 0
 
 
+def eight_bit_message(lines=1):
+    """Text in two encodings, a picture and a plain part; what the parts decode to."""
+    from email.message import EmailMessage
+    from email.policy import SMTP
+    text = "Grüße aus Köln, 5 €\n.a dot in front\n" * lines
+    m = EmailMessage(policy=SMTP.clone(cte_type="8bit"))
+    m["From"], m["To"], m["Subject"] = "a@sender.test", "to@dest.test", "eight bits"
+    m.set_content(text, cte="8bit")
+    m.add_alternative("<p>ÄÖÜ</p>\n", subtype="html", cte="8bit", charset="iso-8859-1")
+    m.add_attachment(b"plain ascii\r\n", maintype="application", subtype="x-plain", cte="7bit")
+    return m.as_bytes()
+
+
+def decoded_parts(octets):
+    import email
+    from email.policy import SMTP
+    m = email.message_from_bytes(octets, policy=SMTP)
+    return [(p.get_content_type(), p.get_payload(decode=True)) for p in m.walk()
+            if not p.is_multipart()]
+
+
+@pytest.mark.parametrize("lines", [1, 12000])
+def test_ext_04_8bit_is_converted_for_a_host_without_8bitmime(lines):
+    """12,000 lines are a body in chunks."""
+    original = eight_bit_message(lines)
+    assert any(c > 127 for c in original)
+    with FakeMX(offers=("PIPELINING", "SIZE 0")) as mx, quick_node(one_route(mx)) as node:
+        stuffed = re.sub(rb"(?m)^\.", b"..", original)
+        send(node, content=stuffed, params="BODY=8BITMIME")
+        message = mx.wait_messages(1)[0]
+        assert all(c < 128 for c in message.wire)
+        assert b"BODY=" not in message.mail
+        assert int(re.search(rb"SIZE=(\d+)", message.mail)[1]) == len(message.body)
+        assert decoded_parts(message.split()[1]) == decoded_parts(original)
+        assert all(len(line) <= 998 for line in message.wire.split(b"\r\n"))
+
+
+def test_ext_04_with_8bitmime_every_octet_stays():
+    original = eight_bit_message()
+    with FakeMX(offers=("8BITMIME",)) as mx, quick_node(one_route(mx)) as node:
+        send(node, content=re.sub(rb"(?m)^\.", b"..", original), params="BODY=8BITMIME")
+        message = mx.wait_messages(1)[0]
+        assert message.mail.endswith(b"BODY=8BITMIME")
+        assert message.split()[1] == original
+
+
+def test_ext_04_what_cannot_be_converted_fails_and_others_go_on():
+    inner = b"Content-Type: message/rfc822\r\n\r\nSubject: y\r\n\r\n\xff\r\n"
+    with FakeMX(offers=()) as mx, quick_node(one_route(mx, connections=1)) as node:
+        ident = send(node, content=b"MIME-Version: 1.0\r\n" + inner)
+        event = one_event(node, "failed", id=ident)
+        assert event["status"] == "5.6.3" and event["reason"] == "no-8bit"
+        send(node)
+        mx.wait_messages(1)
+        assert len(mx.connections) == 1
+
+
 def test_ext_06_no_enhanced_code_gets_one_from_the_text():
     with FakeMX(scripted({"RCPT": "550 no such user"})) as mx, quick_node(one_route(mx)) as node:
         send(node)

@@ -364,7 +364,8 @@ static void on_client_failed(void *owner, const struct client_failure *f)
         return;
     o->path.reason = failure_reason(f);
     bool hosts = f->reply == NULL || f->reply->code == 421; /* no verdict about the message */
-    if (o->transactions == 0 && f->in_job && hosts && f->err != -ECANCELED) /* else a storm of connections */
+    bool at_work = f->in_job || !id_is_none(o->job.id);
+    if (o->transactions == 0 && at_work && hosts && f->err != -ECANCELED) /* else a storm of connections */
         flow_failed(o->deliver->queue, o->flow, o->path.reason, say);
     job_broken(o, f);
     leave_flow(o);

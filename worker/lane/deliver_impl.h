@@ -100,7 +100,31 @@ static inline struct msg_id work_on(struct queue *q, struct msg_id id)
     return was;
 }
 
+static inline struct queue *outbound_queue(const struct outbound *o)
+{
+    return o->deliver->queue;
+}
+/* NULL: it has ended meanwhile, which cannot be while entries of it are in flight. */
+static inline struct qmsg *outbound_msg(const struct outbound *o)
+{
+    return store_find(&o->deliver->queue->store, o->job.id);
+}
+
+/* deliver_send.c: what a transaction sends */
+/* Entries and content are here: gives them to the client, or settles what the peer cannot take. */
+void job_send(struct outbound *o);
+/* The content cannot be had for now: its entries wait, without using up an attempt. */
+void job_content_lost(struct outbound *o);
+/* The same, and the connection is free again; damaged messages are parked. */
+void job_content_failed(struct outbound *o, enum reason reason);
+
 /* deliver_job.c: one transaction */
+/* Settles the entries still open with one outcome. */
+void job_settle(struct outbound *o, enum verdict v, const struct fate_facts *f,
+                struct spool_wait *wait);
+/* Reads the record at o->reading; on_read comes later. -errno: it does not. */
+NODISCARD int job_read(struct outbound *o, const struct qmsg *m,
+                       void (*on_read)(struct spool_read *, int, const struct record_view *));
 /* Takes the next message of the flow. False: nothing to take. */
 bool job_take(struct outbound *o);
 /* Goes on with the recipients of the last message that the peer wants in another transaction. False: there are none (any more). */

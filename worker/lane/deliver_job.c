@@ -7,22 +7,11 @@
 #include "worker/lane/deliver_impl.h"
 
 #include "base/log.h"
-#include "worker/fault.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
 enum { EXPIRED_PER_TAKE = 64 };
-
-static struct queue *queue_of(const struct outbound *o)
-{
-    return o->deliver->queue;
-}
-
-static struct qmsg *msg_of(const struct outbound *o)
-{
-    return store_find(&queue_of(o)->store, o->job.id);
-}
 
 void job_wipe(struct outbound *o)
 {
@@ -36,11 +25,10 @@ void job_wipe(struct outbound *o)
     memset(&o->job, 0, sizeof o->job);
 }
 
-/* Settles the entries still open with one outcome. */
-static void settle_all(struct outbound *o, enum verdict v, const struct fate_facts *f,
-                       struct spool_wait *wait)
+void job_settle(struct outbound *o, enum verdict v, const struct fate_facts *f,
+                struct spool_wait *wait)
 {
-    struct queue *q = queue_of(o);
+    struct queue *q = outbound_queue(o);
     struct qentry *open[CLIENT_RCPTS_MAX];
     struct span rcpts[CLIENT_RCPTS_MAX];
     unsigned n = 0;
@@ -62,7 +50,7 @@ static void settle_all(struct outbound *o, enum verdict v, const struct fate_fac
 
 static void return_all(struct outbound *o, bool front)
 {
-    struct queue *q = queue_of(o);
+    struct queue *q = outbound_queue(o);
     for (unsigned k = 0; k < o->job.count; k++) {
         unsigned i = front ? o->job.count - 1u - k : k; /* their order stays what it was */
         if (o->job.entries[i] == 0)
@@ -76,7 +64,7 @@ static void return_all(struct outbound *o, bool front)
 
 void job_return_more(struct outbound *o)
 {
-    struct queue *q = queue_of(o);
+    struct queue *q = outbound_queue(o);
     while (o->more_count > 0) {
         struct qentry *e = store_entry(&q->store, o->more[--o->more_count]);
         flow_at(q, e->flow)->in_flight--;
@@ -104,7 +92,7 @@ static bool make_room(struct outbound *o, uint32_t count)
 
 static uint32_t rcpts_most(const struct outbound *o)
 {
-    uint32_t most = site_at(queue_of(o), o->flow->site)->limits->recipients;
+    uint32_t most = site_at(outbound_queue(o), o->flow->site)->limits->recipients;
     uint32_t theirs = smtp_client_offer(o->client)->rcpt_max;
     if (most == 0 || most > CLIENT_RCPTS_MAX)
         most = CLIENT_RCPTS_MAX;
@@ -116,7 +104,7 @@ static uint32_t rcpts_most(const struct outbound *o)
 /* The recipients of one message and one domain that are ready in this flow share a transaction (CLI-05, CLI-26). */
 static void take_entries(struct outbound *o, struct qentry *first)
 {
-    struct queue *q = queue_of(o);
+    struct queue *q = outbound_queue(o);
     struct qmsg *m = store_msg(&q->store, first->msg);
     uint32_t most = rcpts_most(o);
     uint32_t flow = flow_index(q, o->flow);
@@ -140,153 +128,11 @@ static void take_entries(struct outbound *o, struct qentry *first)
     }
 }
 
-static bool find_rcpts(struct outbound *o)
-{
-    struct queue *q = queue_of(o);
-    struct span s = o->job.enq.rcpts;
-    struct enq_rcpt r;
-    unsigned at = 0;
-    while (at < o->job.count && enq_rcpt_next(&s, &r))
-        if (r.index == store_entry(&q->store, o->job.entries[at])->index)
-            o->job.rcpts[at++] = r.address;
-    return at == o->job.count;
-}
-
-static void say_attempt(struct outbound *o)
-{
-    struct queue *q = queue_of(o);
-    const struct qmsg *m = msg_of(o);
-    const struct lane *l = &q->lanes[m->lane];
-    for (unsigned i = 0; i < o->job.count; i++) {
-        const struct qentry *e = store_entry(&q->store, o->job.entries[i]);
-        struct event v = {.what = "attempt",
-                          .id = o->job.id,
-                          .index = e->index,
-                          .rcpt = o->job.rcpts[i],
-                          .lane = span_str(l->name),
-                          .mx = span_str(o->path.current->name),
-                          .remote = &o->remote,
-                          .attempt = e->attempts + 1u};
-        events_put(q->env.events, io_now_unix_ms(q->env.io), &v);
-    }
-    q->env.stats->attempts += o->job.count;
-    if (l->stats != NULL)
-        l->stats->attempts += o->job.count;
-}
-
-/* What the peer cannot take is found before a byte is sent (EXT-02, EXT-04, EXT-21). True: it can. */
-static bool peer_can(struct outbound *o)
-{
-    const struct smtp_offer *offer = smtp_client_offer(o->client);
-    const struct enq *e = &o->job.enq;
-    struct fate_facts f;
-    outbound_fill_facts(o, &f);
-    f.stage = STAGE_MAIL;
-    uint64_t raw = e->body_bytes - e->dots + e->trace_bytes;
-    if (offer->size && offer->size_max > 0 && raw > offer->size_max) {
-        f.reason = REASON_TOO_BIG;
-        f.status = (struct smtp_enhanced){5, 3, 4};
-        f.reply = span_str("the message is larger than the host accepts (SIZE)");
-    } else if ((e->flags & ENQ_UTF8_ENVELOPE) && !offer->smtputf8) {
-        f.reason = REASON_NO_UTF8;
-        f.status = (struct smtp_enhanced){5, 6, 7};
-        f.reply = span_str("the host does not take internationalised addresses (SMTPUTF8)");
-    } else if ((e->flags & ENQ_UTF8_HEADER) && !offer->smtputf8) {
-        f.reason = REASON_NO_UTF8;
-        f.status = (struct smtp_enhanced){5, 6, 9};
-        f.reply = span_str("the host does not take internationalised headers (SMTPUTF8)");
-    } else if ((e->flags & ENQ_8BIT) && !offer->eightbitmime) {
-        f.reason = REASON_NO_8BIT;
-        f.status = (struct smtp_enhanced){5, 6, 3};
-        f.reply = span_str("the message is 8-bit and the host does not take that (8BITMIME)");
-    } else {
-        return true;
-    }
-    settle_all(o, VERDICT_PERM, &f, NULL);
-    return false;
-}
-
-/* Our own disk or memory: later, without using up an attempt. */
-static void content_lost(struct outbound *o)
-{
-    struct fate_facts f;
-    outbound_fill_facts(o, &f);
-    f.reason = REASON_READ_FAILED;
-    f.status = (struct smtp_enhanced){4, 3, 0};
-    f.reply = span_str(reason_text(REASON_READ_FAILED));
-    f.ours = true;
-    settle_all(o, VERDICT_TEMP, &f, NULL);
-}
-
-static void content_failed(struct outbound *o, enum reason reason)
-{
-    struct queue *q = queue_of(o);
-    if (reason != REASON_DAMAGED) {
-        content_lost(o);
-    } else {
-        for (unsigned i = 0; i < o->job.count; i++) { /* parked: a damaged message is reported, never sent */
-            struct qentry *e = store_entry(&q->store, o->job.entries[i]);
-            flow_at(q, e->flow)->in_flight--;
-            e->flow = 0;
-            e->reason = REASON_DAMAGED;
-            entry_set_state(q, e, ENTRY_PARKED);
-        }
-        q->env.stats->damaged++;
-        char id[ID_TEXT + 1];
-        id_format(o->job.id, id);
-        log_err("message %s is damaged on disk: parked, `mochila show %s`", id, id);
-    }
-    job_wipe(o);
-    outbound_rest(o);
-}
-
-static void give_to_client(struct outbound *o)
-{
-    struct queue *q = queue_of(o);
-    const struct enq *e = &o->job.enq;
-    if (!find_rcpts(o)) { /* the envelope does not hold its recipients */
-        content_failed(o, REASON_DAMAGED);
-        return;
-    }
-    if (!peer_can(o)) {
-        job_wipe(o);
-        outbound_rest(o);
-        return;
-    }
-#ifdef MOCHILA_FAULTS
-    fault_on_rcpts(o->job.rcpts, o->job.count);
-#endif
-    o->started_ms = queue_now_ms(q);
-    say_attempt(o);
-    flow_took_message(q, o->flow);
-    const struct content *c = o->job.content;
-    struct client_job job = {.sender = e->sender,
-                             .rcpts = o->job.rcpts,
-                             .rcpt_count = o->job.count,
-                             .utf8 = (e->flags & (ENQ_UTF8_ENVELOPE | ENQ_UTF8_HEADER)) != 0,
-                             .body_8bit = (e->flags & ENQ_8BIT) != 0,
-                             .raw_bytes = e->body_bytes - e->dots + e->trace_bytes,
-                             .wire_bytes = e->body_bytes + e->trace_bytes,
-                             .stuffed = e->dots > 0,
-                             .piece = span_of(c->rest, c->rest_bytes),
-                             .last = e->chunk_count == 0};
-    o->state = OUT_SENDING;
-    smtp_client_send(o->client, &job);
-}
-
-static void hand_over(struct outbound *o)
-{
-    struct queue *q = queue_of(o);
-    struct msg_id was = work_on(q, o->job.id);
-    give_to_client(o);
-    work_on(q, was);
-}
-
-static int start_read(struct outbound *o, const struct qmsg *m,
-                      void (*on_read)(struct spool_read *, int, const struct record_view *))
+int job_read(struct outbound *o, const struct qmsg *m,
+             void (*on_read)(struct spool_read *, int, const struct record_view *))
 {
     o->read.on_read = on_read;
-    int r = spool_read(queue_of(o)->lanes[m->lane].shard->spool, &o->read, &o->reading);
+    int r = spool_read(outbound_queue(o)->lanes[m->lane].shard->spool, &o->read, &o->reading);
     o->read_pending = r == 0;
     return r;
 }
@@ -294,7 +140,7 @@ static int start_read(struct outbound *o, const struct qmsg *m,
 static void on_record(struct spool_read *r, int res, const struct record_view *v)
 {
     struct outbound *o = (struct outbound *)((char *)r - offsetof(struct outbound, read));
-    struct qmsg *m = msg_of(o);
+    struct qmsg *m = outbound_msg(o);
     o->read_pending = false;
     if (o->state == OUT_CLOSING) {
         outbound_release(o);
@@ -303,53 +149,53 @@ static void on_record(struct spool_read *r, int res, const struct record_view *v
     MUST(m != NULL); /* its entries are in flight */
     if (res == -EBADMSG && (m->segment != o->reading.segment || m->offset != o->reading.offset)) {
         o->reading = msg_place(m); /* compaction moved it meanwhile */
-        if (start_read(o, m, on_record) == 0)
+        if (job_read(o, m, on_record) == 0)
             return;
     }
     if (res != 0) {
-        content_failed(o, res == -EBADMSG ? REASON_DAMAGED : REASON_READ_FAILED);
+        job_content_failed(o, res == -EBADMSG ? REASON_DAMAGED : REASON_READ_FAILED);
         return;
     }
     struct content *c = content_create((uint32_t)v->rest.n + 1);
     if (c == NULL || content_set_meta(c, v->meta) != 0) {
         content_unref(&c);
-        content_failed(o, REASON_READ_FAILED);
+        job_content_failed(o, REASON_READ_FAILED);
         return;
     }
     memcpy(c->rest, v->rest.p, v->rest.n);
     c->rest_bytes = (uint32_t)v->rest.n;
     o->job.content = c;
     if (enq_read(span_of(c->meta, c->meta_bytes), &o->job.enq) != 0) {
-        content_failed(o, REASON_DAMAGED);
+        job_content_failed(o, REASON_DAMAGED);
         return;
     }
-    hand_over(o);
+    job_send(o);
 }
 
 /* The entries are chosen: gets their message's content, from the cache or the log. */
 static void load(struct outbound *o)
 {
-    struct queue *q = queue_of(o);
-    struct qmsg *m = msg_of(o);
+    struct queue *q = outbound_queue(o);
+    struct qmsg *m = outbound_msg(o);
     struct content *c = msg_content(m);
     if (c != NULL) {
         q->env.stats->cache_hits++;
         o->job.content = content_ref(c);
         int r = enq_read(span_of(c->meta, c->meta_bytes), &o->job.enq);
         MUST(r == 0);
-        hand_over(o);
+        job_send(o);
         return;
     }
     q->env.stats->read_backs++;
     o->state = OUT_READING;
     o->reading = msg_place(m);
-    if (start_read(o, m, on_record) != 0)
-        content_failed(o, REASON_READ_FAILED);
+    if (job_read(o, m, on_record) != 0)
+        job_content_failed(o, REASON_READ_FAILED);
 }
 
 bool job_take(struct outbound *o)
 {
-    struct queue *q = queue_of(o);
+    struct queue *q = outbound_queue(o);
     struct qentry *e = NULL;
     for (unsigned i = 0; i < EXPIRED_PER_TAKE && (e = flow_next(q, o->flow)) != NULL; i++) {
         if (store_msg(&q->store, e->msg)->expires_s > queue_now_unix_s(q))
@@ -371,7 +217,7 @@ bool job_take(struct outbound *o)
 /* Wanted, and not ended or held meanwhile. */
 static void take_if_open(struct outbound *o, uint32_t entry)
 {
-    struct queue *q = queue_of(o);
+    struct queue *q = outbound_queue(o);
     struct qentry *e = store_entry(&q->store, entry);
     if (e->cancel == FATE_NONE && !q->held_some) {
         o->job.entries[o->job.count++] = entry;
@@ -383,7 +229,7 @@ static void take_if_open(struct outbound *o, uint32_t entry)
 
 bool job_take_more(struct outbound *o)
 {
-    struct queue *q = queue_of(o);
+    struct queue *q = outbound_queue(o);
     if (o->more_count == 0)
         return false;
     if (q->paused || flow_is_held(q, o->flow) || o->flow->suspended_until_ms > queue_now_ms(q)) {
@@ -429,7 +275,7 @@ static bool keep_for_more(struct outbound *o, unsigned i)
 void job_on_rcpt(void *owner, unsigned i, const struct smtp_reply *r)
 {
     struct outbound *o = owner;
-    struct queue *q = queue_of(o);
+    struct queue *q = outbound_queue(o);
     struct classification c;
     classify_reply(STAGE_RCPT, r, o->job.accepted > 0, &c);
     if (c.verdict == VERDICT_OK) {
@@ -456,7 +302,7 @@ void job_on_rcpt(void *owner, unsigned i, const struct smtp_reply *r)
 
 static void note_dot(struct outbound *o, struct spool_wait *wait)
 {
-    struct queue *q = queue_of(o);
+    struct queue *q = outbound_queue(o);
     uint8_t indices[2 * CLIENT_RCPTS_MAX];
     uint16_t n = 0;
     for (unsigned i = 0; i < o->job.count; i++) {
@@ -469,7 +315,7 @@ static void note_dot(struct outbound *o, struct spool_wait *wait)
         indices[2 * n + 1] = (uint8_t)(index >> 8);
         n++;
     }
-    const struct qmsg *m = msg_of(o);
+    const struct qmsg *m = outbound_msg(o);
     struct note_facts f = {.type = RECORD_DOT, .lane = &q->lanes[m->lane]};
     f.outcome = (struct outcome){.id = o->job.id,
                                  .at_unix_ms = io_now_unix_ms(q->env.io),
@@ -499,8 +345,8 @@ bool job_on_dot(void *owner)
     o->job.chunk = 1;
     if (!has_open(o))
         return true; /* sent ahead, and everybody has been refused meanwhile: there is no doubt to note */
-    const struct qmsg *m = msg_of(o);
-    if (queue_of(o)->tenants[m->tenant].in_doubt == IN_DOUBT_RETRY) {
+    const struct qmsg *m = outbound_msg(o);
+    if (outbound_queue(o)->tenants[m->tenant].in_doubt == IN_DOUBT_RETRY) {
         note_dot(o, NULL);
         return true;
     }
@@ -534,8 +380,8 @@ static void on_chunk(struct spool_read *r, int res, const struct record_view *v)
 void job_on_more(void *owner)
 {
     struct outbound *o = owner;
-    struct queue *q = queue_of(o);
-    struct qmsg *m = msg_of(o);
+    struct queue *q = outbound_queue(o);
+    struct qmsg *m = outbound_msg(o);
     const struct record_place *places;
     uint16_t n = m == NULL ? 0 : shard_chunks(q, m, &places);
     unsigned at = o->job.chunk - 1u;
@@ -545,7 +391,7 @@ void job_on_more(void *owner)
     }
     o->job.chunk++;
     o->reading = places[at];
-    if (start_read(o, m, on_chunk) != 0)
+    if (job_read(o, m, on_chunk) != 0)
         smtp_client_abort(o->client);
 }
 
@@ -561,7 +407,7 @@ static struct classification settle_by_reply(struct outbound *o, enum smtp_stage
     f.reason = c.verdict == VERDICT_OK ? REASON_DELIVERED : c.reason;
     f.status = c.status;
     f.reply = span_of(r->text, r->text_bytes);
-    settle_all(o, c.verdict == VERDICT_MORE ? VERDICT_TEMP : c.verdict, &f, &o->fate_wait);
+    job_settle(o, c.verdict == VERDICT_MORE ? VERDICT_TEMP : c.verdict, &f, &o->fate_wait);
     return c;
 }
 
@@ -572,9 +418,9 @@ void job_on_done(void *owner, enum smtp_stage stage, const struct smtp_reply *r)
     struct classification c = settle_by_reply(o, stage, r);
     job_wipe(o);
     if (c.verdict == VERDICT_OK || (c.scope != SCOPE_PAIR && c.scope != SCOPE_SITE))
-        flow_succeeded(queue_of(o), o->flow, o->opened_ms, o->started_ms);
+        flow_succeeded(outbound_queue(o), o->flow, o->opened_ms, o->started_ms);
     else if (stage != STAGE_RCPT) /* that one was heard in job_on_rcpt */
-        flow_judge(queue_of(o), o->flow, &c, span_of(r->text, r->text_bytes));
+        flow_judge(outbound_queue(o), o->flow, &c, span_of(r->text, r->text_bytes));
 }
 
 static void in_doubt(struct outbound *o, const struct client_failure *f)
@@ -587,8 +433,8 @@ static void in_doubt(struct outbound *o, const struct client_failure *f)
     facts.reply = span_str(f->dot_sent ? "connection lost after the final dot: possible duplicate"
                                        : "connection lost while the message was sent");
     if (f->dot_sent)
-        queue_of(o)->env.stats->in_doubt++;
-    settle_all(o, VERDICT_TEMP, &facts, NULL);
+        outbound_queue(o)->env.stats->in_doubt++;
+    job_settle(o, VERDICT_TEMP, &facts, NULL);
 }
 
 /*
@@ -600,10 +446,12 @@ void job_broken(struct outbound *o, const struct client_failure *f)
     if (id_is_none(o->job.id))
         return;
     bool fresh = o->transactions == 0;
-    if (f->err == -ECANCELED && f->dot_sent) {
+    if (!f->in_job) {
+        return_all(o, !fresh); /* its content was still being read */
+    } else if (f->err == -ECANCELED && f->dot_sent) {
         in_doubt(o, f);
     } else if (f->err == -ECANCELED) {
-        content_lost(o);
+        job_content_lost(o);
     } else if (f->reply != NULL && f->reply->code >= 400 && f->reply->code != 421) {
         settle_by_reply(o, STAGE_DOT, f->reply);
     } else if ((f->reply == NULL || f->reply->code < 400) &&
