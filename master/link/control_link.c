@@ -19,6 +19,7 @@ enum {
     FRAMES_PER_TURN = 256,
     /* Credit bounds what comes in; this bounds what a master that hangs can cost us. */
     OUTBOX_BYTES_MAX = 8 * LIMIT_LINK_CREDIT_BYTES,
+    OUTBOX_NEWS_BYTES = 1 << 20, /* on top: that a wire was cut can be told even then */
 };
 
 /* To the master. */
@@ -36,7 +37,8 @@ static int queue(struct link *l, unsigned channel, const struct control_frame *f
         if (r == 0)
             return 0;
     }
-    if (box->bytes + n > OUTBOX_BYTES_MAX)
+    bool news = f->link.op != CONTROL_LINK_RECEIVED;
+    if (box->bytes + n > (size_t)OUTBOX_BYTES_MAX + (news ? OUTBOX_NEWS_BYTES : 0))
         return -ENOBUFS;
     struct outgoing *o = malloc(sizeof *o + n);
     if (o == NULL)
