@@ -395,6 +395,14 @@ static void test_gone_while_waiting(void **state)
                 sim_reset(peer);
             else
                 sim_eof(peer);
+            /* The answer may come while the connection is being closed, which is never taken back. */
+            for (int i = 0; i < 100 && servers->list->state != SV_CLOSING && owner.waits != NULL; i++)
+                io_turn(lane_io, 0);
+            bool closing = servers->list != NULL && servers->list->state == SV_CLOSING;
+            if (owner.waits != NULL)
+                answer();
+            if (closing && servers->list != NULL)
+                assert_int_equal(servers->list->state, SV_CLOSING);
             sim_run(lane_io);
             answer_all();
             leave();
@@ -465,7 +473,9 @@ static void test_chunks_at_the_end_of_a_piece(void **state)
         sim_run(lane_io);
         unsigned before = owner.chunks;
         for (int i = 0; i < 200; i++) {
-            sim_push_text(peer, i % 2 ? "BDAT 1\r\n." : "BDAT 3\r\n\r\n.");
+            /* One octet each: what is larger than the room is cut, and gives the piece away then. */
+            sim_push_text(peer, "BDAT 1\r\n");
+            sim_push(peer, span_of("\r\n." + i % 3, 1));
             sim_run(lane_io);
             answer_all();
         }

@@ -12,7 +12,13 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { EARLY_MS = 250, RATE_PERIOD_MS = 60000, KEPT_INPUT_BYTES = 1 << 20, PAUSE_INPUT_BYTES = 64 << 10 };
+enum {
+    EARLY_MS = 250,
+    RATE_PERIOD_MS = 60000,
+    KEPT_INPUT_BYTES = 1 << 20,
+    PAUSE_INPUT_BYTES = 64 << 10,
+    NOTES_PER_S = 5
+};
 
 static const struct conn_events server_events;
 
@@ -63,6 +69,25 @@ void server_drop(struct smtp_server *s)
     conn_close(s->conn, true);
 }
 
+void server_note(struct smtp_server *s, const char *what)
+{
+    struct smtp_servers *set = s->set;
+    uint32_t now_s = (uint32_t)(io_now_ns(set->env.io) / 1000000000);
+    char ip[IP_TEXT];
+    if (set->note_s != now_s) {
+        if (set->notes_kept_back > 0)
+            log_note("clients: %u more such lines were kept back", set->notes_kept_back);
+        set->note_s = now_s;
+        set->notes = set->notes_kept_back = 0;
+    }
+    if (++set->notes > NOTES_PER_S) {
+        set->notes_kept_back++;
+        return;
+    }
+    ip_format(&s->client, ip);
+    log_note("client %s %s", ip, what);
+}
+
 /* --- states and time --- */
 
 void server_enter(struct smtp_server *s, enum server_state st)
@@ -102,9 +127,7 @@ static void greet(struct smtp_server *s)
 {
     char line[LIMIT_REPLY_LINE_BYTES];
     if (is_refused(s)) {
-        char ip[IP_TEXT];
-        ip_format(&s->client, ip);
-        log_note("client %s is refused by refuse_from", ip);
+        server_note(s, "is refused by refuse_from");
         server_enter(s, SV_REFUSED);
         server_reply(s, "554 5.7.1 Mail from your address is not accepted here\r\n");
         if (s->state != SV_CLOSING)
@@ -289,9 +312,7 @@ static void on_data(void *owner, struct conn *conn, struct span in)
     struct smtp_server *s = owner;
     (void)conn;
     if (s->state == SV_EARLY) {
-        char ip[IP_TEXT];
-        ip_format(&s->client, ip);
-        log_note("client %s talked before the greeting", ip);
+        server_note(s, "talked before the greeting");
         server_reply(s, "554 5.5.1 You talk before you are greeted\r\n");
         server_close(s);
         return;

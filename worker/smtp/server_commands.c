@@ -3,7 +3,6 @@
  */
 #include "worker/smtp/server_impl.h"
 
-#include "base/log.h"
 #include "proto/trace_field.h"
 #include "worker/lane/route.h"
 #include "worker/lane/shard.h"
@@ -219,7 +218,8 @@ static const char *rcpt_refusal(const struct smtp_server *s, const struct smtp_c
     const struct config *g = s->set->env.config;
     if (c->params != 0)
         return "555 5.5.4 Parameter not recognised\r\n";
-    if (s->txn->rcpt_count >= g->smtp.recipients_max)
+    if (s->txn->rcpt_count >= g->smtp.recipients_max ||
+        server_envelope_bytes(s->txn) > SERVER_ENVELOPE_BYTES)
         return "452 4.5.3 Too many recipients\r\n";
     if (c->path.domain.n == 0)
         return NULL; /* postmaster of this host */
@@ -410,11 +410,9 @@ static bool is_rude(struct smtp_server *s, const struct smtp_command *c)
     bool offered = server_offers(s) & OFFER_PIPELINING;
     if (c->verb == SMTP_BDAT || c->verb == SMTP_QUIT || (offered && !last_of_group))
         return false;
-    if (!s->told_of_rudeness) {
-        char ip[IP_TEXT];
-        ip_format(&s->client, ip);
-        log_note("client %s does not wait for the reply to %s", ip, smtp_verb_name(c->verb));
-    }
+    if (!s->told_of_rudeness)
+        server_note(s, last_of_group ? "does not wait for the reply to its greeting"
+                                     : "pipelines though it was not offered");
     s->told_of_rudeness = true;
     return true;
 }

@@ -111,7 +111,16 @@ struct smtp_servers {
     uint32_t listener_count;
     uint32_t in_data; /* dialogs that receive a body */
     bool draining;
+    uint32_t note_s, notes, notes_kept_back; /* of server_note */
 };
+
+/* An envelope fits one record of the log, with the list of the chunks of a large body, whatever the names. */
+enum { SERVER_ENVELOPE_BYTES = LIMIT_RECORD_BYTES - LIMIT_BODY_CHUNKS * 32 - LIMIT_TRACE_BYTES - 8192 };
+static inline uint32_t server_envelope_bytes(const struct txn *t)
+{
+    enum { RCPT_OVERHEAD = 24 };
+    return t->text_bytes + t->rcpt_count * RCPT_OVERHEAD;
+}
 
 /* server.c */
 /* SV_CLOSING is never left. */
@@ -123,6 +132,8 @@ void server_close(struct smtp_server *s);
 void server_drop(struct smtp_server *s);
 /* Takes up again after SV_WAIT: uses the input that was kept. */
 void server_resume(struct smtp_server *s, enum server_state st);
+/* A line in the log: "client ADDRESS what". Clients cannot flood the log: some a second, then their number. */
+void server_note(struct smtp_server *s, const char *what);
 /* When all input that can be used has been: what has waited for this moment. */
 void server_settle(struct smtp_server *s);
 void server_wipe_txn(struct smtp_server *s);
