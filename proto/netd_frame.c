@@ -112,9 +112,8 @@ static int take_place(const struct place_in *in, struct netd_place *out)
 
 static int take_held(const Mochila__NetdHeld *in, struct netd_place *out)
 {
-    struct place_in place = {&in->address,  &in->interface, &in->peer,     in->has_peer,
-                             in->lane,      in->epoch,      in->driver,    in->port_low,
-                             in->port_high, in->tail};
+    struct place_in place = {&in->address, &in->interface, &in->peer,    in->has_peer,  in->lane,
+                             in->epoch,    in->driver,     in->port_low, in->port_high, in->tail};
     return take_place(&place, out);
 }
 
@@ -141,9 +140,8 @@ static int take_start(const Mochila__NetdStart *in, struct netd_start *out)
 
 static int take_request(const Mochila__NetdRequest *in, struct netd_request *out)
 {
-    struct place_in place = {&in->address,  &in->interface, &in->peer,     in->has_peer,
-                             in->lane,      in->epoch,      in->driver,    in->port_low,
-                             in->port_high, in->tail};
+    struct place_in place = {&in->address, &in->interface, &in->peer,    in->has_peer,  in->lane,
+                             in->epoch,    in->driver,     in->port_low, in->port_high, in->tail};
     if (in->id == 0 || in->action == 0 || in->action >= NETD_ACTION_COUNT)
         return -EBADMSG;
     if (in->deadline_ms == 0 || in->deadline_ms > NETD_DEADLINE_MS_MAX ||

@@ -35,7 +35,8 @@ enum netd_driver { NETD_NONE = 1, NETD_L2, NETD_EXEC, NETD_DRIVER_COUNT };
 enum netd_result { NETD_OK = 1, NETD_RETRY, NETD_FAILED, NETD_RESULT_COUNT };
 enum netd_what { NETD_GONE = 1, NETD_CLASH, NETD_WHAT_COUNT };
 
-/* Where the open connections of a lane's former owner go: port_low is 0 when there is no such host. */
+/* Where the open connections of a lane's former owner go: port_low is 0 when there is no such host.
+ */
 struct netd_tail {
     struct ip peer;
     uint16_t port_low, port_high;
@@ -93,7 +94,8 @@ NODISCARD int netd_encode(const struct netd_frame *f, uint8_t *out, size_t cap, 
 /* One whole frame: 0, or -EBADMSG. */
 NODISCARD int netd_decode(struct span bytes, struct netd_frame *out);
 
-/* One frame over a SOCK_SEQPACKET descriptor, never waiting. 0 or -errno (-EAGAIN: full, -EPIPE). */
+/* One frame over a SOCK_SEQPACKET descriptor, never waiting. 0 or -errno (-EAGAIN: full, -EPIPE).
+ */
 NODISCARD int netd_send(int fd, const struct netd_frame *f);
 /* 1 = got one, 0 = end of file, -EAGAIN, -EBADMSG. */
 NODISCARD int netd_receive(int fd, struct netd_frame *out);

@@ -20,7 +20,8 @@ struct driver {
     void (*abandon)(struct netd *n, struct lane *l);
     /* Is what the state promises still there? Asked when something changed. */
     bool (*holds)(struct netd *n, const struct lane *l);
-    /* Every NETD_RENEW_MS, in LANE_HELD and LANE_TAIL, and while a request is under way from them. */
+    /* Every NETD_RENEW_MS, in LANE_HELD and LANE_TAIL, and while a request is under way from them.
+     */
     void (*renew)(struct netd *n, struct lane *l);
     /* Work at lane->announce_ns. */
     void (*announce)(struct netd *n, struct lane *l);

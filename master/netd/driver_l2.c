@@ -93,8 +93,8 @@ static void clash(struct netd *n, struct lane *l, const struct mac *mac)
     ip_format(&l->place.address, text);
     mac_format(mac, who);
     log_err("lane=%u address=%s is answered for by another host mac=%s", l->place.lane, text, who);
-    f.notice = (struct netd_notice){
-        .what = NETD_CLASH, .lane = l->place.lane, .epoch = l->place.epoch};
+    f.notice =
+        (struct netd_notice){.what = NETD_CLASH, .lane = l->place.lane, .epoch = l->place.epoch};
     (void)snprintf(f.notice.reason, sizeof f.notice.reason, "%s is in use by %s", text, who);
     if (netd_send(n->control_fd, &f) < 0)
         log_warn("lane=%u: the master did not take a notice", l->place.lane);
@@ -353,8 +353,7 @@ static void abandon(struct netd *n, struct lane *l)
 
 static bool holds(struct netd *n, const struct lane *l)
 {
-    return rtnl_ours(&n->rtnl, &l->place.address,
-                     l->state == LANE_TAIL ? NL_LOOPBACK : l->ifindex);
+    return rtnl_ours(&n->rtnl, &l->place.address, l->state == LANE_TAIL ? NL_LOOPBACK : l->ifindex);
 }
 
 static void renew(struct netd *n, struct lane *l)

@@ -36,13 +36,6 @@ static void on_terminate(int number)
     terminated = 1;
 }
 
-uint64_t netd_now_ns(void)
-{
-    struct timespec t;
-    MUST(clock_gettime(CLOCK_MONOTONIC, &t) == 0);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static void on_change(void *ctx, const struct ip *ip)
 {
     request_stir(ctx, ip);

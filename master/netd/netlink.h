@@ -60,7 +60,7 @@ void nl_arp_strict(struct nl_out *o, unsigned ifindex);
 struct nl_in {
     unsigned type;
     uint32_t seq;
-    int error;            /* of NLMSG_ERROR: 0 or -errno */
+    int error; /* of NLMSG_ERROR: 0 or -errno */
     struct span payload;
 };
 /* Takes the next message off `rest`; false at the end, or where the rest is malformed. */

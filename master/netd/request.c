@@ -95,7 +95,8 @@ static struct lane *room(struct netd *n)
     return NULL;
 }
 
-/* The lane of p, entered when it is new. NULL: another lane has its address, or there is no room. */
+/* The lane of p, entered when it is new. NULL: another lane has its address, or there is no room.
+ */
 static struct lane *lane_for(struct netd *n, const struct netd_place *p)
 {
     struct lane *l = lane_of(n, p->lane);
@@ -249,8 +250,8 @@ static void gone(struct netd *n, struct lane *l, const struct happening *h)
 
     (void)h;
     ip_format(&l->place.address, text);
-    f.notice = (struct netd_notice){
-        .what = NETD_GONE, .lane = l->place.lane, .epoch = l->place.epoch};
+    f.notice =
+        (struct netd_notice){.what = NETD_GONE, .lane = l->place.lane, .epoch = l->place.epoch};
     (void)snprintf(f.notice.reason, sizeof f.notice.reason, "%s is not on %s any more", text,
                    l->state == LANE_TAIL ? "lo" : l->place.interface);
     log_err("lane=%u %s", l->place.lane, f.notice.reason);
@@ -285,8 +286,7 @@ static cell *const table[LANE_STATE_COUNT][LANE_EVENT_COUNT] = {
 };
 /* clang-format on */
 
-static void lane_event(struct netd *n, struct lane *l, enum lane_event e,
-                       const struct happening *h)
+static void lane_event(struct netd *n, struct lane *l, enum lane_event e, const struct happening *h)
 {
     table[l->state][e](n, l, h);
 }
