@@ -1,6 +1,7 @@
 /*
- * The inbound dialog over a simulated network: every cell of state x verb, answers of the owner that fail, come at once or late, clients that
- * vanish, drain in every state, and the same replies however the bytes are cut. Intake is played by the test.
+ * The inbound dialog over a simulated network: every cell of state x verb, answers of the owner
+ * that fail, come at once or late, clients that vanish, drain in every state, and the same replies
+ * however the bytes are cut. Intake is played by the test.
  */
 #include "tests/sim/sim_conn.h"
 #include "tests/unit/lane_support.h"
@@ -8,11 +9,11 @@
 
 #include <errno.h>
 
-#define YAML                                                                                       \
-    "node: t\nhostname: mx.test\nlisten:\n- {address: 127.0.0.1, port: 25, role: relay}\n"          \
-    "relay_from: [192.0.2.0/24]\nrefuse_from: [198.51.100.0/24]\ndns: {enabled: false}\n"           \
-    "smtp: {size_max: 4M, recipients_max: 100, errors_max: 1000}\n"                                 \
-    "pools: {p: {lanes: [{address: 127.0.0.11, ehlo: l.test}]}}\n"                                  \
+#define YAML                                                                               \
+    "node: t\nhostname: mx.test\nlisten:\n- {address: 127.0.0.1, port: 25, role: relay}\n" \
+    "relay_from: [192.0.2.0/24]\nrefuse_from: [198.51.100.0/24]\ndns: {enabled: false}\n"  \
+    "smtp: {size_max: 4M, recipients_max: 100, errors_max: 1000}\n"                        \
+    "pools: {p: {lanes: [{address: 127.0.0.11, ehlo: l.test}]}}\n"                         \
     "routes:\n- {domain: \"*\", via: 127.0.0.1}\n"
 
 typedef void any_function(void);
@@ -212,11 +213,12 @@ struct cell {
     const char *code;
     enum server_state next;
 };
-#define SAME(st)                                                                                   \
-    [SMTP_NOOP] = {"250", st}, [SMTP_VRFY] = {"252", st}, [SMTP_HELP] = {"214", st},               \
-    [SMTP_STARTTLS] = {"502", st}, [SMTP_AUTH] = {"502", st}, [SMTP_NOT_IMPLEMENTED] = {"502", st}, \
-    [SMTP_UNKNOWN] = {"500", st}, [SMTP_QUIT] = {"221", SV_CLOSING},                                \
-    [SMTP_EHLO] = {"250", SV_READY}, [SMTP_HELO] = {"250", SV_READY}
+#define SAME(st)                                                                     \
+    [SMTP_NOOP] = {"250", st}, [SMTP_VRFY] = {"252", st}, [SMTP_HELP] = {"214", st}, \
+    [SMTP_STARTTLS] = {"502", st}, [SMTP_AUTH] = {"502", st},                        \
+    [SMTP_NOT_IMPLEMENTED] = {"502", st}, [SMTP_UNKNOWN] = {"500", st},              \
+    [SMTP_QUIT] = {"221", SV_CLOSING}, [SMTP_EHLO] = {"250", SV_READY},              \
+    [SMTP_HELO] = {"250", SV_READY}
 static const struct cell cells[SV_STATE_COUNT][SMTP_VERB_COUNT] = {
     [SV_NEW] = {SAME(SV_NEW), [SMTP_MAIL] = {"503", SV_NEW}, [SMTP_RCPT] = {"503", SV_NEW},
                 [SMTP_DATA] = {"503", SV_NEW}, [SMTP_BDAT] = {"503", SV_NEW},
@@ -311,7 +313,8 @@ static void test_drain(void **state)
 
 /* --- bodies and owners --- */
 
-static const char begin_data[] = "EHLO a.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nDATA\r\n";
+static const char begin_data[] =
+    "EHLO a.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nDATA\r\n";
 static const char begin_bdat[] =
     "EHLO a.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nBDAT 1000000 LAST\r\n";
 enum { LONG_BYTES = 1000000 };
@@ -354,9 +357,9 @@ static void test_owner_answers(void **state)
         int open_res, chunk_res, commit_res;
         const char *code;
     } rows[] = {
-        {0, 0, 0, "250"},        {0, 0, -EIO, "451"},     {0, 0, -ENOSPC, "452"},
-        {0, -EIO, 0, "451"},     {0, -ENOSPC, 0, "452"},  {-ENOBUFS, 0, 0, "451"},
-        {-E2BIG, 0, 0, "451"},   {0, -ETIMEDOUT, 0, "451"},
+        {0, 0, 0, "250"},      {0, 0, -EIO, "451"},       {0, 0, -ENOSPC, "452"},
+        {0, -EIO, 0, "451"},   {0, -ENOSPC, 0, "452"},    {-ENOBUFS, 0, 0, "451"},
+        {-E2BIG, 0, 0, "451"}, {0, -ETIMEDOUT, 0, "451"},
     };
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
         for (int way = 0; way < 4; way++) {
@@ -366,14 +369,16 @@ static void test_owner_answers(void **state)
             owner.mood = way & 1 ? ANSWERS_LATER : ANSWERS_AT_ONCE;
             send_long((way & 2) != 0);
             char want[64];
-            snprintf(want, sizeof want, "220 250 250 250 %s%s 250", way & 2 ? "354 " : "", rows[i].code);
+            snprintf(want, sizeof want, "220 250 250 250 %s%s 250", way & 2 ? "354 " : "",
+                     rows[i].code);
             assert_string_equal(codes(), want);
             leave();
         }
     }
 }
 
-/* The client goes while the owner has not answered yet: by its end or a reset, at each wait in turn. */
+/* The client goes while the owner has not answered yet: by its end or a reset, at each wait in
+ * turn. */
 static void test_gone_while_waiting(void **state)
 {
     (void)state;
@@ -395,8 +400,10 @@ static void test_gone_while_waiting(void **state)
                 sim_reset(peer);
             else
                 sim_eof(peer);
-            /* The answer may come while the connection is being closed, which is never taken back. */
-            for (int i = 0; i < 100 && servers->list->state != SV_CLOSING && owner.waits != NULL; i++)
+            /* The answer may come while the connection is being closed, which is never taken back.
+             */
+            for (int i = 0; i < 100 && servers->list->state != SV_CLOSING && owner.waits != NULL;
+                 i++)
                 io_turn(lane_io, 0);
             bool closing = servers->list != NULL && servers->list->state == SV_CLOSING;
             if (owner.waits != NULL)
@@ -427,13 +434,14 @@ static void test_half_closed(void **state)
     leave();
 }
 
-/* Whatever the splits, delays and the owner's pace: the same replies and the same number of body bytes. */
+/* Whatever the splits, delays and the owner's pace: the same replies and the same number of body
+ * bytes. */
 static void test_any_split(void **state)
 {
     (void)state;
-    static const char start[] =
-        "EHLO a.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nBDAT 5\r\nS: x\rBDAT 3\r\n\n\r\nBDAT 0 LAST\r\n"
-        "MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nDATA\r\n";
+    static const char start[] = "EHLO a.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nBDAT "
+                                "5\r\nS: x\rBDAT 3\r\n\n\r\nBDAT 0 LAST\r\n"
+                                "MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nDATA\r\n";
     sim_calm(lane_io, false);
     for (uint64_t seed = 1; seed <= 60; seed++) {
         sim_seed(lane_io, seed);
@@ -473,7 +481,8 @@ static void test_chunks_at_the_end_of_a_piece(void **state)
         sim_run(lane_io);
         unsigned before = owner.chunks;
         for (int i = 0; i < 200; i++) {
-            /* One octet each: what is larger than the room is cut, and gives the piece away then. */
+            /* One octet each: what is larger than the room is cut, and gives the piece away then.
+             */
             sim_push_text(peer, "BDAT 1\r\n");
             sim_push(peer, span_of("\r\n." + i % 3, 1));
             sim_run(lane_io);
@@ -493,7 +502,8 @@ static void test_chunks_at_the_end_of_a_piece(void **state)
 static void test_idle_memory(void **state)
 {
     (void)state;
-    print_message("dialog %zu, transaction %zu bytes\n", sizeof(struct smtp_server), sizeof(struct txn));
+    print_message("dialog %zu, transaction %zu bytes\n", sizeof(struct smtp_server),
+                  sizeof(struct txn));
     assert_true(sizeof(struct smtp_server) <= 512);
     assert_true(sizeof(struct txn) <= 2048);
 }

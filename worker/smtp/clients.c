@@ -90,8 +90,7 @@ static const char *judge(const struct clients *c, const struct client_count *one
 {
     if (c->config->smtp.connections_per_ip > 0 && one->open >= c->config->smtp.connections_per_ip)
         return "421 4.7.0 Too many connections from your address\r\n";
-    if (c->config->smtp.connections_per_net > 0 &&
-        net->open >= c->config->smtp.connections_per_net)
+    if (c->config->smtp.connections_per_net > 0 && net->open >= c->config->smtp.connections_per_net)
         return "421 4.7.0 Too many connections from your network\r\n";
     if (c->config->smtp.accept_per_s_per_ip > 0 &&
         rate->count >= c->config->smtp.accept_per_s_per_ip)

@@ -10,12 +10,13 @@
 #include "config/config.h"
 
 struct client_count {
-    struct ip key;          /* an address, or a network with its host bits cleared */
+    struct ip key; /* an address, or a network with its host bits cleared */
     bool is_net;
     uint32_t open;
     struct client_count *net;
 };
-/* Connections that came within a second. Apart from the counts, since it outlives the connections. */
+/* Connections that came within a second. Apart from the counts, since it outlives the connections.
+ */
 struct client_rate {
     struct ip ip;
     uint32_t second;
@@ -30,7 +31,8 @@ struct clients {
 };
 NODISCARD int clients_init(struct clients *c, const struct config *config);
 void clients_fini(struct clients *c);
-/* One more connection; *refusal is a reply line when it is one too many, and then nothing is counted. */
+/* One more connection; *refusal is a reply line when it is one too many, and then nothing is
+ * counted. */
 struct client_count *clients_enter(struct clients *c, const struct ip *ip, uint32_t now_s,
                                    const char **refusal);
 void clients_leave(struct clients *c, struct client_count *n);

@@ -1,8 +1,9 @@
 /*
  * The life of a dialog: connection, lines, replies, time limits, drain.
  *
- * Invariants: input is used in order, by one mode at a time (line, data, chunk), and kept while an answer is awaited, so that replies are in
- * order whatever the client pipelines (RFC 2920); CRLF ends a line and nothing else does; a dialog in SV_CLOSING does nothing more.
+ * Invariants: input is used in order, by one mode at a time (line, data, chunk), and kept while an
+ * answer is awaited, so that replies are in order whatever the client pipelines (RFC 2920); CRLF
+ * ends a line and nothing else does; a dialog in SV_CLOSING does nothing more.
  */
 #include "worker/smtp/server_impl.h"
 

@@ -1,9 +1,10 @@
 /*
- * smtp_server - the inbound side: listeners, limits per client, and the dialogs (RFC 5321, 1870, 2034, 2920, 3030, 6152, 6531).
+ * smtp_server - the inbound side: listeners, limits per client, and the dialogs (RFC 5321, 1870,
+ * 2034, 2920, 3030, 6152, 6531).
  *
- * Owner:  the worker. A dialog is one slot of a pool; it is reused when its connection has said its last word.
- * Input:  connections from the listeners, bytes, time, drain.
- * Never:  blocks; knows the spool's layout; answers 250 to a message before the intake said that it is durable.
+ * Owner:  the worker. A dialog is one slot of a pool; it is reused when its connection has said its
+ * last word. Input:  connections from the listeners, bytes, time, drain. Never:  blocks; knows the
+ * spool's layout; answers 250 to a message before the intake said that it is durable.
  */
 #ifndef WORKER_SMTP_SERVER_H
 #define WORKER_SMTP_SERVER_H
@@ -19,7 +20,7 @@ struct smtp_servers_settings {
     struct wheel *wheel;
     struct queue *queue;
     struct intake *intake;
-    struct dns *dns;          /* NULL: no checks that need lookups */
+    struct dns *dns; /* NULL: no checks that need lookups */
     struct events *events;
     struct stats_page *stats;
     struct rng *rng;

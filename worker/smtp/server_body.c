@@ -1,8 +1,9 @@
 /*
  * The message while it grows, its end, and its way to the owners of its lanes.
  *
- * Invariants: content->rest begins with our trace field, then holds the body in wire form (CRLF, dots doubled) as far as it is not in chunks already;
- * a message that is to be refused is read to its end without being stored; memory of one message is bounded by two chunks.
+ * Invariants: content->rest begins with our trace field, then holds the body in wire form (CRLF,
+ * dots doubled) as far as it is not in chunks already; a message that is to be refused is read to
+ * its end without being stored; memory of one message is bounded by two chunks.
  */
 #include "worker/smtp/server_impl.h"
 
@@ -15,7 +16,8 @@
 
 enum {
     FIRST_ROOM = 4096,
-    CONTENT_TOTAL_MAX = 1 << 30  /* bytes of message content of this process: beyond, mail is refused for now */
+    CONTENT_TOTAL_MAX =
+        1 << 30 /* bytes of message content of this process: beyond, mail is refused for now */
 };
 
 bool server_normalises(const struct smtp_server *s)
@@ -181,8 +183,8 @@ static int open_submission(struct smtp_server *s)
     struct enq *e = &t->submission.enq;
     e->id = t->id;
     e->received_unix_ms = io_now_unix_ms(s->set->env.io);
-    e->lifetime_s = t->sender_bytes > 0 ? tenant->lifetime_s
-                                        : s->set->env.config->queue.bounce_lifetime_s;
+    e->lifetime_s =
+        t->sender_bytes > 0 ? tenant->lifetime_s : s->set->env.config->queue.bounce_lifetime_s;
     e->class_ = tenant->class_;
     e->client = s->client;
     e->tenant = span_str(tenant->name);
@@ -342,7 +344,8 @@ void body_finish(struct smtp_server *s)
     server_enter(s, SV_WAIT);
     uint32_t in_memory = body_in_memory(t);
     t->body_bytes += in_memory;
-    if (!t->submission.chunked && in_memory <= LIMIT_BODY_CHUNK_BYTES) {
+    if (!t->submission.chunked && in_memory <= LIMIT_BODY_CHUNK_BYTES &&
+        in_memory + server_envelope_bytes(t) <= SERVER_ENVELOPE_BYTES) {
         commit(s);
         return;
     }

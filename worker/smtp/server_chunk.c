@@ -1,7 +1,8 @@
 /*
  * BDAT (RFC 3030): counted bytes.
  *
- * Invariant: the octets of a chunk are consumed whatever is wrong with it, or they would run as commands; its reply comes after them.
+ * Invariant: the octets of a chunk are consumed whatever is wrong with it, or they would run as
+ * commands; its reply comes after them.
  */
 #include "worker/smtp/server_impl.h"
 

@@ -28,7 +28,8 @@ static const char *fault_reply(const struct smtp_command *c)
         return mail ? "501 5.1.7 Bad sender address syntax\r\n"
                     : "501 5.1.3 Bad recipient address syntax\r\n";
     case SMTP_FAULT_ADDRESS_UTF8:
-        return mail ? "550 5.6.7 Address needs SMTPUTF8\r\n" : "553 5.6.7 Address needs SMTPUTF8\r\n";
+        return mail ? "550 5.6.7 Address needs SMTPUTF8\r\n"
+                    : "553 5.6.7 Address needs SMTPUTF8\r\n";
     case SMTP_FAULT_PARAM_UNKNOWN:
         return "555 5.5.4 Parameter not recognised\r\n";
     case SMTP_FAULT_PARAM_REPEATED:
@@ -85,8 +86,10 @@ static void on_ehlo(struct smtp_server *s, const struct smtp_command *c)
         unsigned bit;
         const char *keyword;
     } keywords[] = {
-        {OFFER_PIPELINING, "PIPELINING"}, {OFFER_8BITMIME, "8BITMIME"},
-        {OFFER_ENHANCED, "ENHANCEDSTATUSCODES"}, {OFFER_CHUNKING, "CHUNKING"},
+        {OFFER_PIPELINING, "PIPELINING"},
+        {OFFER_8BITMIME, "8BITMIME"},
+        {OFFER_ENHANCED, "ENHANCEDSTATUSCODES"},
+        {OFFER_CHUNKING, "CHUNKING"},
         {OFFER_SMTPUTF8, "SMTPUTF8"},
     };
     const struct config *g = s->set->env.config;
@@ -142,7 +145,7 @@ static uint32_t keep_text(struct txn *t, struct span s)
     return at;
 }
 
-/* A parameter of an extension that this listener does not offer is unknown here (SRV-19, EXT-70). */
+/* A parameter of an extension that this listener does not offer is unknown here (SRV-19). */
 static bool params_offered(const struct smtp_server *s, const struct smtp_command *c)
 {
     unsigned offers = server_offers(s);
@@ -239,9 +242,8 @@ static const char *add_rcpt(struct smtp_server *s, struct span address, struct s
         return "451 4.3.5 No lane is configured for this sender\r\n";
     if (t->rcpt_count == t->rcpt_room) {
         uint32_t room = t->rcpt_room * 4;
-        struct txn_rcpt *r = t->rcpts == t->rcpts_inline
-                                 ? malloc(room * sizeof *r)
-                                 : realloc(t->rcpts, room * sizeof *r);
+        struct txn_rcpt *r = t->rcpts == t->rcpts_inline ? malloc(room * sizeof *r)
+                                                         : realloc(t->rcpts, room * sizeof *r);
         if (r == NULL)
             return "452 4.3.1 Out of memory\r\n";
         if (t->rcpts == t->rcpts_inline)
@@ -269,8 +271,7 @@ static void on_rcpt(struct smtp_server *s, const struct smtp_command *c)
 {
     const char *no = rcpt_refusal(s, c);
     if (no == NULL)
-        no = c->path.domain.n == 0 ? add_postmaster(s)
-                                   : add_rcpt(s, c->path.text, c->path.domain);
+        no = c->path.domain.n == 0 ? add_postmaster(s) : add_rcpt(s, c->path.text, c->path.domain);
     if (no != NULL) {
         s->set->env.stats->rejected_recipients++;
         refuse(s, no);
@@ -343,7 +344,7 @@ static void unknown(struct smtp_server *s, const struct smtp_command *c)
     server_error(s, "500 5.5.1 Command not known\r\n");
 }
 
-static void bad_sequence(struct smtp_server *s, const struct smtp_command *c)
+static void bad_order(struct smtp_server *s, const struct smtp_command *c)
 {
     static const char *const first[SV_STATE_COUNT] = {
         [SV_NEW] = "503 5.5.1 EHLO first\r\n",
@@ -370,28 +371,29 @@ static void only_quit(struct smtp_server *s, const struct smtp_command *c)
 
 /* EHLO HELO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH not-implemented unknown */
 static command_fn *const table[SV_STATE_COUNT][SMTP_VERB_COUNT] = {
-#define ROW(ehlo, helo, mail, rcpt, data, bdat, rset)                                              \
-    {                                                                                              \
-        [SMTP_EHLO] = ehlo, [SMTP_HELO] = helo, [SMTP_MAIL] = mail, [SMTP_RCPT] = rcpt,            \
-        [SMTP_DATA] = data, [SMTP_BDAT] = bdat, [SMTP_RSET] = rset, [SMTP_NOOP] = on_noop,         \
-        [SMTP_QUIT] = on_quit, [SMTP_VRFY] = on_vrfy, [SMTP_HELP] = on_help,                       \
-        [SMTP_STARTTLS] = not_implemented, [SMTP_AUTH] = not_implemented,                          \
-        [SMTP_NOT_IMPLEMENTED] = not_implemented, [SMTP_UNKNOWN] = unknown,                        \
+#define ROW(ehlo, helo, mail, rcpt, data, bdat, rset)                                      \
+    {                                                                                      \
+        [SMTP_EHLO] = ehlo, [SMTP_HELO] = helo, [SMTP_MAIL] = mail, [SMTP_RCPT] = rcpt,    \
+        [SMTP_DATA] = data, [SMTP_BDAT] = bdat, [SMTP_RSET] = rset, [SMTP_NOOP] = on_noop, \
+        [SMTP_QUIT] = on_quit, [SMTP_VRFY] = on_vrfy, [SMTP_HELP] = on_help,               \
+        [SMTP_STARTTLS] = not_implemented, [SMTP_AUTH] = not_implemented,                  \
+        [SMTP_NOT_IMPLEMENTED] = not_implemented, [SMTP_UNKNOWN] = unknown,                \
     }
-#define CLOSED                                                                                     \
-    {                                                                                              \
-        [SMTP_EHLO] = only_quit, [SMTP_HELO] = only_quit, [SMTP_MAIL] = only_quit,                 \
-        [SMTP_RCPT] = only_quit, [SMTP_DATA] = only_quit, [SMTP_BDAT] = bad_chunk,                 \
-        [SMTP_RSET] = only_quit, [SMTP_NOOP] = only_quit, [SMTP_QUIT] = on_quit,                   \
-        [SMTP_VRFY] = only_quit, [SMTP_HELP] = only_quit, [SMTP_STARTTLS] = only_quit,             \
-        [SMTP_AUTH] = only_quit, [SMTP_NOT_IMPLEMENTED] = only_quit, [SMTP_UNKNOWN] = only_quit,   \
+#define CLOSED                                                                                   \
+    {                                                                                            \
+        [SMTP_EHLO] = only_quit, [SMTP_HELO] = only_quit, [SMTP_MAIL] = only_quit,               \
+        [SMTP_RCPT] = only_quit, [SMTP_DATA] = only_quit, [SMTP_BDAT] = bad_chunk,               \
+        [SMTP_RSET] = only_quit, [SMTP_NOOP] = only_quit, [SMTP_QUIT] = on_quit,                 \
+        [SMTP_VRFY] = only_quit, [SMTP_HELP] = only_quit, [SMTP_STARTTLS] = only_quit,           \
+        [SMTP_AUTH] = only_quit, [SMTP_NOT_IMPLEMENTED] = only_quit, [SMTP_UNKNOWN] = only_quit, \
     }
-    /*                    EHLO     HELO     MAIL          RCPT          DATA          BDAT       RSET */
-    [SV_NEW]     = ROW(on_ehlo, on_helo, bad_sequence, bad_sequence, bad_sequence, bad_chunk, on_rset),
-    [SV_READY]   = ROW(on_ehlo, on_helo, on_mail,      bad_sequence, bad_sequence, bad_chunk, on_rset),
-    [SV_MAIL]    = ROW(on_ehlo, on_helo, bad_sequence, on_rcpt,      bad_sequence, bad_chunk, on_rset),
-    [SV_RCPT]    = ROW(on_ehlo, on_helo, bad_sequence, on_rcpt,      on_data,      on_bdat,   on_rset),
-    [SV_BDAT]    = ROW(on_ehlo, on_helo, bad_sequence, bad_sequence, bad_sequence, on_bdat,   on_rset),
+    /* clang-format off */
+    /*                    EHLO     HELO     MAIL       RCPT       DATA       BDAT       RSET */
+    [SV_NEW]     = ROW(on_ehlo, on_helo, bad_order, bad_order, bad_order, bad_chunk, on_rset),
+    [SV_READY]   = ROW(on_ehlo, on_helo, on_mail,   bad_order, bad_order, bad_chunk, on_rset),
+    [SV_MAIL]    = ROW(on_ehlo, on_helo, bad_order, on_rcpt,   bad_order, bad_chunk, on_rset),
+    [SV_RCPT]    = ROW(on_ehlo, on_helo, bad_order, on_rcpt,   on_data,   on_bdat,   on_rset),
+    [SV_BDAT]    = ROW(on_ehlo, on_helo, bad_order, bad_order, bad_order, on_bdat,   on_rset),
     [SV_REFUSED] = CLOSED,
     /* No command is read in these; the cells exist so that the table is total. */
     [SV_EARLY]   = CLOSED,
@@ -399,6 +401,7 @@ static command_fn *const table[SV_STATE_COUNT][SMTP_VERB_COUNT] = {
     [SV_CHUNK]   = CLOSED,
     [SV_WAIT]    = CLOSED,
     [SV_CLOSING] = CLOSED,
+    /* clang-format on */
 #undef ROW
 #undef CLOSED
 };
@@ -434,7 +437,7 @@ void server_command(struct smtp_server *s, struct span line, bool more)
         c.verb = SMTP_NOT_IMPLEMENTED;
     command_fn *fn = table[s->state][c.verb];
     MUST(fn != NULL);
-    bool runs = fn != bad_sequence && fn != only_quit && fn != not_implemented && fn != unknown;
+    bool runs = fn != bad_order && fn != only_quit && fn != not_implemented && fn != unknown;
     if (c.fault == SMTP_FAULT_NONE || !runs)
         fn(s, &c);
     else if (!params_offered(s, &c))

@@ -1,11 +1,14 @@
 /*
  * DATA: bytes up to CRLF.CRLF, by spans at first, and straight into the message when it is long.
  *
- * Invariant: with `direct` set a receive into the content is posted, or a chunk is on its way to the log and the next receive is posted after it.
+ * Invariant: with `direct` set a receive into the content is posted, or a chunk is on its way to
+ * the log and the next receive is posted after it.
  */
 #include "worker/smtp/server_impl.h"
 
-enum { DIRECT_FROM = 32 << 10 /* bytes of a body after which receives go straight into the content */ };
+enum {
+    DIRECT_FROM = 32 << 10 /* bytes of a body after which receives go straight into the content */
+};
 
 void server_begin_data(struct smtp_server *s)
 {
@@ -73,7 +76,8 @@ void server_go_direct(struct smtp_server *s)
     server_on_filled(s, 0);
 }
 
-/* Bytes have come straight behind the content. True: there is nothing more to be received for now. */
+/* Bytes have come straight behind the content. True: there is nothing more to be received for now.
+ */
 static bool take_filled(struct smtp_server *s, size_t n)
 {
     struct txn *t = s->txn;

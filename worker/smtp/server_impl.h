@@ -34,13 +34,13 @@ struct txn {
     struct submission submission;
     struct smtp_server *session;
     struct content *content;
-    struct data_scan scan;    /* of the bytes as they come: finds the end */
-    struct data_scan stored;  /* of the bytes as they are kept, where the two differ (normalised) */
+    struct data_scan scan;   /* of the bytes as they come: finds the end */
+    struct data_scan stored; /* of the bytes as they are kept, where the two differ (normalised) */
     struct msg_id id;
-    uint64_t end_ns;          /* when the end of data arrived */
+    uint64_t end_ns; /* when the end of data arrived */
     uint64_t size_declared;
-    uint64_t body_bytes;      /* of the stored form, chunks included */
-    uint64_t chunk_left;      /* BDAT: bytes of this chunk still to come */
+    uint64_t body_bytes; /* of the stored form, chunks included */
+    uint64_t chunk_left; /* BDAT: bytes of this chunk still to come */
     uint32_t trace_bytes;
     uint32_t sender_bytes;
     uint32_t sender_offset;
@@ -53,47 +53,47 @@ struct txn {
     uint8_t wire_state;
     bool utf8;
     bool utf8_rcpt;
-    bool begun;               /* id and trace exist */
+    bool begun; /* id and trace exist */
     bool bdat;
     bool bdat_last;
-    bool bdat_failed;         /* answered with an error: further chunks are swallowed */
-    bool orphan;              /* exists only to swallow a chunk that came out of order */
-    bool skip;                /* over a limit: read to the end, then refuse */
-    bool submitted;           /* submission_open has been done */
-    const char *refusal;      /* reply when skip or bdat_failed */
-    enum server_state back;   /* orphan: the state to go back to */
+    bool bdat_failed;       /* answered with an error: further chunks are swallowed */
+    bool orphan;            /* exists only to swallow a chunk that came out of order */
+    bool skip;              /* over a limit: read to the end, then refuse */
+    bool submitted;         /* submission_open has been done */
+    const char *refusal;    /* reply when skip or bdat_failed */
+    enum server_state back; /* orphan: the state to go back to */
     char text_inline[TXN_TEXT_BYTES];
     struct txn_rcpt rcpts_inline[TXN_RCPTS];
 };
 
 struct smtp_server {
     struct smtp_servers *set;
-    struct smtp_server *next, **link;  /* all dialogs */
+    struct smtp_server *next, **link; /* all dialogs */
     struct conn *conn;
     const struct config_listener *listener;
     struct timer timer;
     struct txn *txn;
     char *helo;
-    uint8_t *in;              /* input not used yet */
+    uint8_t *in; /* input not used yet */
     uint32_t in_bytes, in_room;
     struct ip client;
     struct client_count *count;
-    uint64_t rate_bytes;      /* received in the present period of a message */
+    uint64_t rate_bytes; /* received in the present period of a message */
     uint16_t tenant;
     uint16_t errors;
     enum server_state state;
     bool esmtp;
     bool may_relay;
-    bool skip_line;           /* the rest of a line that was too long */
-    bool direct;              /* body bytes go straight into the content */
+    bool skip_line; /* the rest of a line that was too long */
+    bool direct;    /* body bytes go straight into the content */
     bool paused;
-    bool taking;              /* input is being used: an answer from within must not start again */
-    bool eof;                 /* the client will send no more; it may still read our answer */
+    bool taking; /* input is being used: an answer from within must not start again */
+    bool eof;    /* the client will send no more; it may still read our answer */
     bool told_of_rudeness;
     struct dns_query query;
     void (*after_lookup)(struct smtp_server *s, const struct dns_answer *a);
     struct dns_query name_query;
-    char *client_name;        /* what the client's address is called; NULL: unknown */
+    char *client_name; /* what the client's address is called; NULL: unknown */
     bool client_name_leads_back;
 };
 
@@ -114,8 +114,11 @@ struct smtp_servers {
     uint32_t note_s, notes, notes_kept_back; /* of server_note */
 };
 
-/* An envelope fits one record of the log, with the list of the chunks of a large body, whatever the names. */
-enum { SERVER_ENVELOPE_BYTES = LIMIT_RECORD_BYTES - LIMIT_BODY_CHUNKS * 32 - LIMIT_TRACE_BYTES - 8192 };
+/* An envelope fits one record of the log, with the list of the chunks of a large body, whatever the
+ * names. */
+enum {
+    SERVER_ENVELOPE_BYTES = LIMIT_RECORD_BYTES - LIMIT_BODY_CHUNKS * 32 - LIMIT_TRACE_BYTES - 8192
+};
 static inline uint32_t server_envelope_bytes(const struct txn *t)
 {
     enum { RCPT_OVERHEAD = 24 };
@@ -132,7 +135,8 @@ void server_close(struct smtp_server *s);
 void server_drop(struct smtp_server *s);
 /* Takes up again after SV_WAIT: uses the input that was kept. */
 void server_resume(struct smtp_server *s, enum server_state st);
-/* A line in the log: "client ADDRESS what". Clients cannot flood the log: some a second, then their number. */
+/* A line in the log: "client ADDRESS what". Clients cannot flood the log: some a second, then their
+ * number. */
 void server_note(struct smtp_server *s, const char *what);
 /* When all input that can be used has been: what has waited for this moment. */
 void server_settle(struct smtp_server *s);
@@ -179,7 +183,8 @@ void body_add(struct smtp_server *s, struct span in, bool stuff);
 /* Over a limit or out of luck: what comes is read and forgotten, and this is the answer to it. */
 void body_skip(struct txn *t, const char *refusal);
 void body_check_limits(struct smtp_server *s);
-/* True: the body has grown to a chunk, which is on its way to the log; nothing is read until it is there. */
+/* True: the body has grown to a chunk, which is on its way to the log; nothing is read until it is
+ * there. */
 bool body_give_chunk(struct smtp_server *s);
 /* The message is whole. */
 void body_finish(struct smtp_server *s);

@@ -1,8 +1,10 @@
 /*
- * What a dialog asks the DNS: may this sender be, does this recipient's domain take mail, what is the client called.
+ * What a dialog asks the DNS: may this sender be, does this recipient's domain take mail, what is
+ * the client called.
  *
- * Invariants: one check at a time, during which the dialog is in SV_WAIT; the transaction is open already and is taken back on a no.
- * No answer of the resolver is no reason to refuse a recipient: that is the queue's work.
+ * Invariants: one check at a time, during which the dialog is in SV_WAIT; the transaction is open
+ * already and is taken back on a no. No answer of the resolver is no reason to refuse a recipient:
+ * that is the queue's work.
  */
 #include "worker/smtp/server_impl.h"
 
