@@ -149,7 +149,7 @@ static struct ip cursor_ip(struct cursor *c)
 
 enum {
     ENQ_FLAGS_KNOWN = ENQ_8BIT | ENQ_UTF8_ENVELOPE | ENQ_UTF8_HEADER | ENQ_LONG_LINES | ENQ_COPY |
-                      ENQ_BODY_8BITMIME
+                      ENQ_BODY_8BITMIME | ENQ_TAKEN_OVER
 };
 
 void enq_put(struct writer *w, const struct enq *e)

@@ -69,7 +69,8 @@ enum enq_flags {
     ENQ_UTF8_HEADER = 4,
     ENQ_LONG_LINES = 8,    /* a line above 998 octets */
     ENQ_COPY = 16,         /* written by compaction: replaces the earlier one */
-    ENQ_BODY_8BITMIME = 32 /* BODY=8BITMIME was given */
+    ENQ_BODY_8BITMIME = 32, /* BODY=8BITMIME was given */
+    ENQ_TAKEN_OVER = 64     /* from another shard, not from a client */
 };
 /* State of one recipient in the queue, as written by ENQ (new or copied). */
 enum rcpt_state {

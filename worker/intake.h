@@ -19,6 +19,7 @@ struct submission_rcpt {
     struct span address;
     struct lane *lane;
     uint16_t index;
+    const struct enq_rcpt *as_is; /* what the recipient has behind it; NULL: it is new */
 };
 /* Filled by the caller, untouched until on_done. */
 struct submission {

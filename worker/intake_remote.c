@@ -136,7 +136,8 @@ static int commit(struct remote_part *r, const struct exchange_frame *f)
                                   .content = r->content,
                                   .chunks = r->chunks,
                                   .chunk_count = r->chunk_count,
-                                  .rcpt_count = f->rcpt_count};
+                                  .rcpt_count = f->rcpt_count,
+                                  .taken_over = (e.flags & ENQ_TAKEN_OVER) != 0};
     int res = shard_enqueue(r->lane->shard, &r->enqueue);
     r->busy = res == 0;
     return res;

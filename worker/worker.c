@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "worker/admin.h"
 #include "worker/lane/route.h"
+#include "worker/rehome.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -101,8 +102,12 @@ static int make_exchange(struct worker *w, const struct start *s)
         return r;
     in.exchange = w->exchange;
     r = intake_create(&w->intake, &in);
-    if (r == 0)
-        exchange_set_context(w->exchange, w->intake);
+    if (r != 0)
+        return r;
+    exchange_set_context(w->exchange, w->intake);
+    r = rehome_create(&w->rehome, &w->queue, w->intake);
+    w->queue.take_away = rehome_take;
+    w->queue.take_away_ctx = w->rehome;
     return r;
 }
 
@@ -264,7 +269,7 @@ void worker_drain(struct worker *w, uint32_t seconds)
 static bool quiet(const struct worker *w)
 {
     if (smtp_servers_open(w->servers) > 0 || deliver_busy(w->queue.deliver) > 0 ||
-        intake_open_count(w->intake) > 0)
+        intake_open_count(w->intake) > 0 || rehome_open_count(w->rehome) > 0)
         return false;
     for (uint32_t i = 0; i < w->queue.shard_count; i++)
         if (!shard_idle(w->queue.shards[i]))
@@ -381,6 +386,7 @@ void worker_destroy(struct worker *w)
     w->queue.shard_count = 0;
     admin_destroy(&w->admin);
     smtp_servers_destroy(&w->servers);
+    rehome_destroy(&w->rehome);
     intake_destroy(&w->intake);
     exchange_destroy(&w->exchange);
     queue_fini(&w->queue);

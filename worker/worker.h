@@ -14,6 +14,7 @@
 #include "worker/smtp/server.h"
 
 struct admin;
+struct rehome;
 
 enum worker_phase {
     WORKER_STARTING, /* shards not all recovered yet */
@@ -33,6 +34,7 @@ struct worker {
     struct dns *dns;
     struct exchange *exchange;
     struct intake *intake;
+    struct rehome *rehome;
     struct smtp_servers *servers;
     struct admin *admin;
     struct queue queue;

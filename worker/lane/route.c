@@ -183,7 +183,11 @@ static bool give_to(struct queue *q, struct qentry *e, struct lane *l)
 bool route_again(struct queue *q, struct qentry *e)
 {
     const struct qmsg *m = store_msg(&q->store, e->msg);
-    return give_to(q, e, route_lane(q, m->tenant, span_str(domain_at(q, e->domain)->name)));
+    const struct tenant *t = &q->tenants[m->tenant];
+    struct lane_wish w = {.pool = t->pool, .shard = q->lanes[m->lane].shard};
+    if (w.shard == NULL)
+        return false;
+    return give_to(q, e, best_lane(q, sticky_key(t, span_str(domain_at(q, e->domain)->name)), &w));
 }
 
 bool route_by_family(struct queue *q, struct qentry *e, bool v4)
