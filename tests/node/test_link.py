@@ -381,6 +381,49 @@ def test_wrong_certificates(pair):
     assert "down" not in pair.a.log()
 
 
+ROGUE = r"""
+import socket, ssl, struct, sys, time
+host, port = sys.argv[1].rsplit(":", 1)
+c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+c.check_hostname, c.verify_mode = False, ssl.CERT_NONE
+c.load_cert_chain(sys.argv[2], sys.argv[3])
+SP = b"\0SP\0\0\x10\0\0"
+def frame(n, body):
+    return SP + b"\1" + struct.pack(">Q", n) + body
+beat = b"\x0dmLnk\x10\x05"
+for data in (frame(1 << 40, b"x" * 1000), frame((1 << 64) - 1, b""), frame(3 << 20, b"x" * 100000), frame(5, b"abcde"),
+             frame(len(beat), beat), b"\0SP\0\0\x20\0\0", b"x" * 5000, b""):
+    s = c.wrap_socket(socket.create_connection((host, int(port)), 5))
+    s.settimeout(5)
+    try:
+        s.sendall(b"mochila0" + data)
+        while s.recv(4096):
+            pass
+    except OSError:
+        pass
+    s.close()
+s = c.wrap_socket(socket.create_connection((host, int(port)), 5))
+s.sendall(b"mochila7")
+s.close()
+print("done", flush=True)
+"""
+
+
+def test_peer_that_sends_nonsense(pair):
+    """Even with a good certificate: lengths of 2^40 and beyond, frames too large, malformed or out of turn."""
+    pair.a.start()
+    wait_for(lambda: "listening" in pair.a.log())
+    p = in_netns("b", ROGUE, pair.wire["a"], f"{pair.dir}/pki-b/node.pem", f"{pair.dir}/pki-b/node.key")
+    assert p.communicate(timeout=40)[0] == "done\n"
+    for why in ("a malformed frame", "a frame before its greeting", "asks for a channel"):
+        wait_for(lambda: why in pair.a.log(), 5, f"{why} in {pair.a.log()}")
+    assert pair.a.process.poll() is None
+    pair.b.start()
+    pair.wait_up()
+    pair.load()
+    pair.finish()
+
+
 def test_dialled_peer_with_wrong_certificate(pair):
     """Node a shows a certificate of another cluster with the same name: b says so, and does not speak."""
     cluster("init", "west", "--dir", f"{pair.dir}/other")
@@ -388,6 +431,7 @@ def test_dialled_peer_with_wrong_certificate(pair):
     pair.ca = f"{pair.dir}/other"
     pair.join("a")
     pair.a.start()
+    wait_for(lambda: "listening" in pair.a.log())
     pair.b.start()
     wait_for(lambda: "peer a: no control channel: its certificate is not good" in pair.b.log(), 5, pair.b.log())
     wait_for(lambda: "refuses our certificate" in pair.a.log(), 5, pair.a.log())
@@ -395,6 +439,28 @@ def test_dialled_peer_with_wrong_certificate(pair):
     assert not pair.a.all_up()
     assert pair.b.log().count("peer a: no control channel") == 1
     assert pair.a.log().count("refused a connection") == 1
+
+
+def test_source_address(pair):
+    """A lane's address is never the source, even if the kernel would choose it; another one is as told."""
+    dialler, host = pair.b, pair.wire["b"].rsplit(":", 1)[0]
+    good = dialler.config
+    dialler.config = good.replace("address: 127.0.0.99, ehlo", f"address: {host}, ehlo")
+    pair.a.start()
+    wait_for(lambda: "listening" in pair.a.log())
+    dialler.start()
+    wait_for(lambda: f"{host} is a lane's address: set cluster.source to another" in dialler.log(), 5, dialler.log())
+    assert not dialler.all_up()
+    dialler.kill()
+    if ROOT:
+        ip("-n", NETNS["b"], "addr", "replace", "10.99.7.12/24", "dev", "eth0")
+    source = "10.99.7.12" if ROOT else "127.0.0.12"
+    dialler.config = dialler.config.replace("cluster: {name: west", f"cluster: {{name: west, source: {source}")
+    dialler.start()
+    pair.wait_up()
+    ss = subprocess.run((["ip", "netns", "exec", NETNS["b"]] if ROOT else []) +
+                        ["ss", "-H", "-tn", "dst", pair.wire["a"]], capture_output=True, text=True).stdout
+    assert ss.count(f"{source}:") == 2, ss
 
 
 def test_own_certificate_is_wrong(pair):
