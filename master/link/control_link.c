@@ -17,6 +17,7 @@ enum {
     CONFIG_BYTES_MAX = 16 << 20,
     ERRORS_BYTES = 16 << 10,
     FRAMES_PER_TURN = 256,
+    EXPIRY_DAYS = 30,
     /* Credit bounds what comes in; this bounds what a master that hangs can cost us. */
     OUTBOX_BYTES_MAX = 8 * LIMIT_LINK_CREDIT_BYTES,
     OUTBOX_NEWS_BYTES = 1 << 20, /* on top: that a wire was cut can be told even then */
@@ -202,6 +203,9 @@ static int set_up(struct link *l)
         log_err("cannot link: %s", reason[0] != '\0' ? reason : strerror(-r));
         return r;
     }
+    int days = trust_days_left(l->trust);
+    if (days < EXPIRY_DAYS)
+        log_warn("%s ends in %d days: issue a new one and join it", c->cluster.certificate, days);
     r = place_enter(c);
     if (r < 0)
         return r;

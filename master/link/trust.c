@@ -165,6 +165,15 @@ int trust_create(const struct trust_files *files, struct trust **out, struct tex
     return r;
 }
 
+int trust_days_left(const struct trust *t)
+{
+    int days = 0, seconds = 0;
+    const ASN1_TIME *end = X509_get0_notAfter(SSL_CTX_get0_certificate(t->context));
+    if (ASN1_TIME_diff(&days, &seconds, NULL, end) != 1)
+        return 0;
+    return days;
+}
+
 void trust_destroy(struct trust **t)
 {
     if (*t == NULL)

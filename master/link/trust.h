@@ -24,6 +24,8 @@ enum { TRUST_WHY_BYTES = 256 };
 NODISCARD int trust_create(const struct trust_files *files, struct trust **out, struct text *why);
 void trust_destroy(struct trust **t);
 
+/* Days until our own certificate ends; it was good when it was read. */
+int trust_days_left(const struct trust *t);
 /* One end of a connection on fd (still the caller's); NULL: no memory. */
 SSL *trust_end(struct trust *t, int fd, bool dialled);
 void trust_end_free(SSL **ssl);

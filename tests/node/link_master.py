@@ -45,7 +45,7 @@ class LinkMaster:
         self.log_path = os.path.join(self.dir, "link.log")
         self.channels = {(p, c): Channel(c, sizes[c]) for p in peers if p != name for c in (CONTROL, BULK)}
         self.errors, self.incarnation, self.ready, self.bytes_in = [], 0, False, 0
-        self.acks = True
+        self.acks, self.hangs = True, False
         self.lock = threading.RLock()
         self.process = self.sock = None
         self.out = collections.deque()
@@ -165,9 +165,9 @@ class LinkMaster:
         while not self.stop.is_set():
             with self.lock:
                 sock = self.sock
-                if sock is not None:
+                if sock is not None and not self.hangs:
                     self.turn(sock)
-            if sock is None:
+            if sock is None or self.hangs:
                 time.sleep(0.005)
                 continue
             try:

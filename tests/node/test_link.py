@@ -169,6 +169,22 @@ def test_each_channel_has_its_own_way(pair):
     pair.finish()
 
 
+def test_master_that_hangs(pair):
+    """What the peer sends meanwhile waits; the wire is not silent for that, and nothing is lost."""
+    pair.start()
+    pair.b.hangs = True
+    pair.a.send("b", CONTROL, 2000)
+    pair.a.send("b", BULK, 1000)
+    c = pair.a.channels["b", CONTROL]
+    wait_for(lambda: c.next > 2000, what=pair.state())
+    beats = time.time() + 1.5  # longer than silence is allowed to be
+    wait_for(lambda: time.time() > beats)
+    assert "down" not in pair.a.log() + pair.b.log()
+    assert c.acked == 0
+    pair.b.hangs = False
+    pair.finish()
+
+
 @pytest.mark.parametrize("victim", ["a", "b"])
 def test_killed_link(pair, victim):
     pair.start()
@@ -465,6 +481,11 @@ def test_source_address(pair):
 
 def test_own_certificate_is_wrong(pair):
     """The certificate of another node: the process ends with one line that names file and reason."""
+    bundle = f"{pair.dir}/short"
+    cluster("issue", "b", "--dir", pair.ca, "--out", bundle, "--days", "20")
+    cluster("join", bundle, "--dir", f"{pair.dir}/pki-b")
+    pair.b.start()
+    wait_for(lambda: re.search(r"node.pem ends in (19|20) days: issue a new one", pair.b.log()), 5, pair.b.log())
     pair.a.config = pair.a.config.replace("pki-a", "pki-b")
     pair.a.start()
     assert pair.a.process.wait(10) == 1

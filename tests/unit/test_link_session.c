@@ -442,6 +442,26 @@ static void test_wrong_frames(void **state)
     }
 }
 
+/* Without a wire every event but that of a wire is nothing. */
+static void test_idle(void **state)
+{
+    (void)state;
+    make_pair();
+    cut(&pair);
+    for (enum link_kind kind = LINK_BEAT; kind <= LINK_DATA; kind++) {
+        struct link_frame f = {.kind = kind, .incarnation = 1, .seq = 1, .ack = 99};
+        session_input(&pair.a.s, &f, 5000);
+    }
+    session_input(&pair.a.s, NULL, 5000);
+    session_tick(&pair.a.s, 9000);
+    session_wire_down(&pair.a.s, "again");
+    assert_int_equal(session_flush(&pair.a.s, 9000), 0);
+    assert_int_equal(pair.a.s.state, SESSION_IDLE);
+    assert_int_equal(pair.a.acked, 0);
+    assert_int_equal(pair.a.received, 0);
+    end_pair();
+}
+
 /* A newer release that still speaks our version: the lower of the highest ones. */
 static void test_versions(void **state)
 {
@@ -505,6 +525,7 @@ int main(void)
         cmocka_unit_test(test_credit),       cmocka_unit_test(test_full),
         cmocka_unit_test(test_wrong_frames), cmocka_unit_test(test_versions),
         cmocka_unit_test(test_peer_forgot),  cmocka_unit_test(test_open),
+        cmocka_unit_test(test_idle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
