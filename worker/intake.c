@@ -303,15 +303,22 @@ static int work_here(struct intake_part *p)
 static int work_there(struct intake_part *p, struct peer *peer)
 {
     struct exchange_frame f = {.token = p->token, .lane = p->lane->number};
-    f.meta = span_of(p->content->meta, p->content->meta_bytes);
+    uint8_t id[32];
+    struct writer w = writer_of(id, sizeof id);
     if (p->work == WORK_COMMIT) {
         f.kind = EXCHANGE_ENQ;
+        f.meta = span_of(p->content->meta, p->content->meta_bytes);
         f.rcpt_count = p->rcpt_count;
         f.rest = span_of(p->content->rest, p->content->rest_bytes);
     } else {
         f.kind = EXCHANGE_CHUNK;
         f.ordinal = p->ordinal;
         f.rest = p->chunk;
+        struct enq e; /* the id alone: a chunk and a long envelope would be larger than a frame */
+        int bad = enq_read(span_of(p->content->meta, p->content->meta_bytes), &e);
+        MUST(bad == 0);
+        body_put(&w, e.id, p->ordinal);
+        f.meta = span_of(id, w.n);
     }
     int r = exchange_send(peer, &f);
     if (r != 0)

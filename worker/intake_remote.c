@@ -160,12 +160,13 @@ static void on_chunk_durable(struct spool_wait *w, int res)
 
 static int take_chunk(struct remote_part *r, const struct exchange_frame *f)
 {
-    struct enq e;
-    if (enq_read(f->meta, &e) != 0)
+    struct msg_id id;
+    uint32_t ordinal;
+    if (body_read(f->meta, &id, &ordinal) != 0)
         return -EBADMSG;
     r->chunk_wait.on_durable = on_chunk_durable;
     r->chunk_size = (uint32_t)f->rest.n;
-    int res = shard_put_chunk(r->lane->shard, r->lane, e.id, f->rest, &r->chunk_wait,
+    int res = shard_put_chunk(r->lane->shard, r->lane, id, f->rest, &r->chunk_wait,
                               &r->chunk_place);
     r->busy = res == 0;
     return res;
