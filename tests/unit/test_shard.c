@@ -795,6 +795,32 @@ static void test_recipients_in_any_order(void **state)
     store_fini(&s);
 }
 
+/* The remembered choice of a lane is the one that would be made anew, whatever holds come and go. */
+static void test_lane_choice(void **state)
+{
+    (void)state;
+    begin();
+    unsigned lanes_seen = 0;
+    for (int i = 0; i < 5000; i++) {
+        char name[32];
+        if (rng_below(&dice, 50) == 0) {
+            struct control_hold h[2] = {{.kind = "lane"}, {.kind = "lane"}};
+            for (int k = 0; k < 2; k++)
+                snprintf(h[k].value, sizeof h[k].value, "%s", queue.lanes[rng_below(&dice, 3)].name);
+            queue_set_holds(&queue, h, (uint32_t)rng_below(&dice, 3));
+        }
+        snprintf(name, sizeof name, "d%u.example", (unsigned)rng_below(&dice, 200));
+        uint16_t tenant = (uint16_t)rng_below(&dice, 3);
+        struct lane *l = route_lane(&queue, tenant, span_str(name));
+        memset(queue.memos, 0, sizeof queue.memos);
+        assert_ptr_equal(l, route_lane(&queue, tenant, span_str(name)));
+        assert_ptr_equal(l, route_lane(&queue, tenant, span_str(name)));
+        lanes_seen |= 1u << l->index;
+    }
+    assert_int_equal(lanes_seen, 7);
+    end();
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -824,6 +850,7 @@ int main(void)
         cmocka_unit_test(test_recovery_without_room),
         cmocka_unit_test(test_replies_of_delivered_are_not_kept),
         cmocka_unit_test(test_recipients_in_any_order),
+        cmocka_unit_test(test_lane_choice),
         cmocka_unit_test(test_crashes),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

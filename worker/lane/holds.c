@@ -148,6 +148,7 @@ static void holds_apply(struct queue *q)
         site_at(q, i)->held = hold_applies_to_site(q, site_at(q, i));
     for (uint32_t at = 0, i; (i = table_next(&q->domain_by_name, &at)) != 0;)
         domain_at(q, i)->held = hold_applies_to_domain(q, domain_at(q, i));
+    q->lanes_version++;
     mark_flows(q);
 }
 

@@ -137,10 +137,20 @@ struct queue_env {
     struct rng *rng;
 };
 
+/* The last choices of a lane: a logarithm for each of thousands of lanes is too much for each recipient. */
+struct route_memo {
+    uint32_t key;
+    uint32_t version;     /* of the lanes and their holds, 0 = empty */
+    uint16_t pool, lane;
+};
+enum { ROUTE_MEMOS = 4096 };
+
 struct queue {
     struct queue_env env;
     struct store store;
     struct due due;
+    struct route_memo memos[ROUTE_MEMOS];
+    uint32_t lanes_version;      /* counts changes of what makes a lane eligible */
     struct lane *lanes;
     uint32_t lane_count;
     struct tenant *tenants;

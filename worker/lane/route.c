@@ -50,6 +50,7 @@ int route_set_lanes(struct queue *q, const struct control_lane *lanes, uint32_t 
             l->stats = NULL;
         }
         q->lane_count = i + 1;
+        q->lanes_version++;
         int r = table_add(&q->lane_by_number, hash_u64(l->number), i + 1);
         if (r != 0)
             return r;
@@ -163,8 +164,16 @@ struct lane *route_lane(struct queue *q, uint16_t tenant, struct span domain)
 {
     const struct tenant *t = &q->tenants[tenant];
     uint32_t key = sticky_key(t, domain);
+    struct route_memo *memo = &q->memos[key % ROUTE_MEMOS];
+    if (memo->version == q->lanes_version && memo->key == key && memo->pool == t->pool)
+        return &q->lanes[memo->lane];
     struct lane *l = best_lane(q, key, &(struct lane_wish){.pool = t->pool});
-    return l != NULL ? l : best_lane(q, key, &(struct lane_wish){.pool = t->pool, .even_held = true});
+    if (l == NULL)
+        l = best_lane(q, key, &(struct lane_wish){.pool = t->pool, .even_held = true});
+    if (l != NULL)
+        *memo = (struct route_memo){
+            .key = key, .version = q->lanes_version, .pool = t->pool, .lane = l->index};
+    return l;
 }
 
 static bool give_to(struct queue *q, struct qentry *e, struct lane *l)
