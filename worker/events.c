@@ -10,6 +10,7 @@ struct events {
     int fd;
     uint64_t dropped;
     size_t n;
+    bool torn; /* the last byte that was written is not the end of a line */
     char buffer[EVENTS_BUFFER_BYTES];
 };
 
@@ -21,6 +22,7 @@ int events_create(struct events **out, int fd)
     e->fd = fd;
     e->dropped = 0;
     e->n = 0;
+    e->torn = false;
     *out = e;
     return 0;
 }
@@ -142,11 +144,16 @@ void events_flush(struct events *e, bool force)
     if (w < 0)
         w = errno == EINTR || errno == EAGAIN ? 0 : -1;
     if (w < 0) {
-        for (size_t i = 0; i < e->n; i++)
+        /* The end of a torn line that is written for its own sake is no line. */
+        for (size_t i = e->torn && e->buffer[0] == '\n' ? 1 : 0; i < e->n; i++)
             e->dropped += e->buffer[i] == '\n';
         e->n = 0;
+        if (e->torn) /* what comes next begins a line of its own */
+            e->buffer[e->n++] = '\n';
         return;
     }
+    if (w > 0)
+        e->torn = e->buffer[w - 1] != '\n';
     memmove(e->buffer, e->buffer + w, e->n - (size_t)w);
     e->n -= (size_t)w;
 }
