@@ -14,8 +14,8 @@ Q := $(if $(V),,@)
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
         -Wmissing-prototypes -Wcast-qual -Wwrite-strings -Wundef -Wvla -Wformat=2 \
         -Wimplicit-fallthrough -Wnull-dereference
-# Texts for people are cut on purpose where a fixed buffer is full.
-WARN += $(if $(findstring clang,$(CC)),,-Wno-format-truncation)
+# Texts for people are cut on purpose where a fixed buffer is full; MUST(!"a state that exists") is an idiom.
+WARN += $(if $(findstring clang,$(CC)),-Wno-string-conversion,-Wno-format-truncation)
 OPT_debug   := -O1 -g -Werror
 OPT_san     := -O1 -g -Werror -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 OPT_release := -O2 -g -fno-plt

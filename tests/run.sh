@@ -141,7 +141,8 @@ pytest_files() {
 ring_build() {
     one build-debug 600 make -s -j"$jobs" BUILD=debug all
     one build-san 900 make -s -j"$jobs" BUILD=san all
-    one build-clang 900 make -s -j"$jobs" CC=clang B=build/clang all
+    # For its warnings only.
+    one build-clang 900 make -s -k -j"$jobs" CC=clang B=build/clang OPT_debug='-O0 -Werror' all
     one build-release 600 make -s -j"$jobs" BUILD=release all
 }
 ring_tidy() { one tidy 120 make -s tidy; }
