@@ -396,6 +396,37 @@ def test_reply_4yz_that_is_lasting_is_retried_slowly():
         assert len(mx.messages) == 1
 
 
+@pytest.mark.parametrize("code", [501, 504, 555])
+def test_reply_to_an_extension_we_used_drops_it_once(code):
+    def script(c, verb, line):
+        return f"{code} 5.5.4 no such parameter" if verb == "MAIL" and b"SIZE=" in line else None
+
+    with FakeMX(script) as mx, quick_node(one_route(mx, connections=1)) as node:
+        send_many(node, ["a@dest.test", "b@dest.test"])
+        mx.wait_messages(2)
+        assert sum(b"SIZE=" in line for line in mx.connections[0].lines) == 1
+        node.wait_queue_empty()
+        assert balanced(node)["delivered"] == 2 and not node.events("deferred")
+
+
+@pytest.mark.parametrize("offers", [("CHUNKING",), ("CHUNKING", "PIPELINING")])
+def test_reply_to_bdat_that_was_offered_drops_it_once(offers):
+    with FakeMX(scripted({"LAST": "502 5.5.1 not today"}), offers=offers) as mx, \
+            quick_node(one_route(mx, connections=1)) as node:
+        send(node)
+        message = mx.wait_messages(1)[0]
+        assert message.by == "DATA" and message.split()[1] == CONTENT
+        node.wait_queue_empty()
+        assert not node.events("deferred") and not node.events("failed")
+
+
+def test_reply_to_parameters_that_is_always_the_same_is_final():
+    with FakeMX(scripted({"MAIL": "555 5.5.4 never"})) as mx, quick_node(one_route(mx)) as node:
+        send(node)
+        assert one_event(node, "failed")["stage"] == "mail"
+        assert sum(c.count("MAIL") for c in mx.connections) == 2
+
+
 def test_a_refusal_in_the_middle_of_the_content_decides():
     """552 while a large message is still being sent: one attempt, one fate, no loop."""
     def script(c, verb, line):

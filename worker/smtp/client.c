@@ -45,6 +45,8 @@ struct smtp_client {
     bool content_sent;       /* BDAT: content follows its command in the same flight */
     bool dot_sent;
     bool in_job;
+    bool dropped;            /* an offer that the peer refuses when it is used */
+    bool again;              /* the transaction starts anew after RSET */
     enum smtp_stage failed_stage; /* STAGE_COUNT = none */
     struct smtp_reply failed_reply;
     struct smtp_reply_reader reader;
@@ -242,17 +244,39 @@ static void push(struct smtp_client *c)
 
 /* --- end of a transaction --- */
 
+/*
+ * A host that refuses what it offered: once in a session the offer is forgotten and the transaction begins anew. BODY= and SMTPUTF8 cannot be
+ * left out, and recipients that were refused must not be asked again.
+ */
+static bool drop_offer(struct smtp_client *c, enum smtp_stage stage, const struct smtp_reply *r)
+{
+    bool refuses = r->code == 500 || r->code == 501 || r->code == 502 || r->code == 504 || r->code == 555;
+    if (c->dropped || !refuses)
+        return false;
+    if (stage == STAGE_MAIL && c->offer.size)
+        c->offer.size = false;
+    else if (stage == STAGE_DOT && c->use_bdat && c->job.last && c->accepted == c->job.rcpt_count)
+        c->offer.chunking = false;
+    else
+        return false;
+    c->dropped = true;
+    return true;
+}
+
 /* The outcome is told at once; a transaction that the peer may still hold open is reset before the next one. */
 static void settle(struct smtp_client *c, enum smtp_stage stage, const struct smtp_reply *r,
                    bool open)
 {
-    c->in_job = false;
     c->dot_sent = false;
-    enter(c, CL_IDLE);
-    c->ev->on_done(c->owner, stage, r);
-    if (c->state != CL_IDLE)
-        return;
-    if (!open) {
+    c->again = drop_offer(c, stage, r);
+    if (!c->again) {
+        c->in_job = false;
+        enter(c, CL_IDLE);
+        c->ev->on_done(c->owner, stage, r);
+        if (c->state != CL_IDLE)
+            return;
+    }
+    if (!open && !c->again) {
         c->ev->on_idle(c->owner);
         return;
     }
@@ -358,6 +382,20 @@ static void on_flight_reply(struct smtp_client *c, const struct smtp_reply *r)
         settle(c, STAGE_DOT, r, c->use_bdat && r->code / 100 != 2);
 }
 
+/* The transaction from its first command on. */
+static void begin(struct smtp_client *c)
+{
+    c->sent = c->answered = c->accepted = 0;
+    c->use_bdat = c->offer.chunking && !c->job.stuffed && c->set.config->client.chunking;
+    c->content_sent = false;
+    c->dot_sent = false;
+    c->in_job = true;
+    c->again = false;
+    c->failed_stage = STAGE_COUNT;
+    enter(c, CL_ENVELOPE);
+    push(c);
+}
+
 /* --- the handshake --- */
 
 static void hello(struct smtp_client *c, enum client_state s)
@@ -417,7 +455,10 @@ static void on_reply(struct smtp_client *c, const struct smtp_reply *r)
         break;
     case CL_RSET:
         enter(c, CL_IDLE);
-        c->ev->on_idle(c->owner);
+        if (c->again)
+            begin(c);
+        else
+            c->ev->on_idle(c->owner);
         break;
     case CL_QUIT:
         enter(c, CL_CLOSING);
@@ -539,14 +580,7 @@ void smtp_client_send(struct smtp_client *c, const struct client_job *job)
     MUST(c->state == CL_IDLE);
     MUST(job->rcpt_count >= 1 && job->rcpt_count <= CLIENT_RCPTS_MAX);
     c->job = *job;
-    c->sent = c->answered = c->accepted = 0;
-    c->use_bdat = c->offer.chunking && !job->stuffed && c->set.config->client.chunking;
-    c->content_sent = false;
-    c->dot_sent = false;
-    c->in_job = true;
-    c->failed_stage = STAGE_COUNT;
-    enter(c, CL_ENVELOPE);
-    push(c);
+    begin(c);
 }
 
 void smtp_client_more(struct smtp_client *c, struct span piece, bool last)
