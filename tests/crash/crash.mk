@@ -1,15 +1,15 @@
 # Crash tests: the log on a simulated disk.
 #
-#   make crash         10,000 seeds, every operation of some, damage, and the deliberately wrong build
-#   make crash-short   what CI runs: under a minute of one core
+#   make crash         40,000 seeds, every operation of some, damage, and the deliberately wrong build
+#   make crash-short   what CI runs: 10,000 seeds, about a minute of one core
 CRASH_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/crash/spool_model*.c) $(wildcard tests/sim/sim_disk*.c tests/sim/sim_device*.c) \
-             $(wildcard worker/spool/*.c))
+             $(wildcard worker/spool/*.c) proto/spool_record.c $(BASE_SRC))
 CRASH_BIN := $(addprefix $(B)/tests/crash/,crash_spool spool_damage spool_states)
-CRASH_SEEDS ?= 10000
+CRASH_SEEDS ?= 40000
 CRASH_EVERY ?= 20
 
-$(CRASH_BIN): %: %.o $(CRASH_OBJ) $(B)/libproto.a
-	$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) $(B)/libproto.a $(ALL_LDFLAGS)
+$(CRASH_BIN): %: %.o $(CRASH_OBJ)
+	$(CC) $(ALL_CFLAGS) -o $@ $^ $(ALL_LDFLAGS)
 
 .PHONY: crash crash-short
 crash: $(CRASH_BIN)
@@ -18,15 +18,15 @@ crash: $(CRASH_BIN)
 	$(B)/tests/crash/spool_damage
 	$(B)/tests/crash/crash_spool --every $(CRASH_EVERY)
 	$(B)/tests/crash/crash_spool --seeds $(CRASH_SEEDS)
-crash-short: CRASH_SEEDS = 3000
-crash-short: CRASH_EVERY = 3
+crash-short: CRASH_SEEDS = 10000
+crash-short: CRASH_EVERY = 1
 crash-short: crash
 
 # The spool on a real disk; measures only: make spool-speed SPOOL_DIR=/some/disk/dir
 SPOOL_DIR ?= $(B)/spool_speed.d
-SPEED_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard worker/io/*.c) $(wildcard worker/spool/*.c))
-$(B)/tests/crash/spool_speed: $(B)/tests/crash/spool_speed.o $(SPEED_OBJ) $(B)/libproto.a
-	$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) $(B)/libproto.a $(ALL_LDFLAGS) $(LIBS_worker)
+SPEED_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard worker/io/*.c) $(wildcard worker/spool/*.c) proto/spool_record.c $(BASE_SRC))
+$(B)/tests/crash/spool_speed: $(B)/tests/crash/spool_speed.o $(SPEED_OBJ)
+	$(CC) $(ALL_CFLAGS) -o $@ $^ $(ALL_LDFLAGS) $(LIBS_worker)
 .PHONY: spool-speed
 spool-speed: $(B)/tests/crash/spool_speed
 	$< $(SPOOL_DIR)

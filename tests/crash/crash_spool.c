@@ -19,11 +19,12 @@
 #include <unistd.h>
 
 enum {
-    STEPS_BEFORE = 450,
-    STEPS_AFTER = 100,
+    STEPS_LONG = 450,
+    STEPS_SHORT = 160,
+    STEPS_AFTER = 60,
     OPEN_TRIES = 6,
     DRAIN_TURNS = 200,
-    OPS_GUESS = 160,
+    OPS_A_STEP_PERCENT = 36,
     FAULTS = 5
 };
 
@@ -43,6 +44,12 @@ struct run {
 static struct {
     uint64_t runs, mails, refused, failed, recoveries, records, compactions, indexed, torn;
 } totals;
+
+/* Every eighth run is long enough for compaction; the others leave time for more seeds. */
+static unsigned steps_of(uint64_t seed)
+{
+    return seed % 8 == 0 ? STEPS_LONG : STEPS_SHORT;
+}
 
 static struct spool_settings random_settings(struct rng *r)
 {
@@ -131,7 +138,7 @@ static void lives(struct model *m, struct run *run)
     if (run->fault < FAULT_NONE)
         sim_disk_fault((enum sim_fault)run->fault, run->op);
     if (model_open(m) == 0)
-        work(m, STEPS_BEFORE);
+        work(m, steps_of(run->seed));
     run->ops = sim_disk_operations();
     if (m->spool != NULL)
         crash(m);
@@ -164,7 +171,7 @@ static bool run_once(struct run *run)
     sim_disk_in_order(run->seed % 2 == 0);
     struct model *m = model_create(run->seed, &s);
     m->eager = run->seed / 2 % 2 == 0;
-    m->sticky = run->seed / 4 % 2 == 0;
+    m->sticky = run->seed / 16 % 2 == 0;
     lives(m, run);
     memcpy(run->failure, m->failure, sizeof run->failure);
     totals.runs++;
@@ -193,7 +200,7 @@ static int run_seeds(uint64_t from, uint64_t count)
         struct run run = {.seed = seed,
                           .fault =
                               rng_below(&r, 2) == 0 ? SIM_CUT : (unsigned)rng_below(&r, FAULTS),
-                          .op = 1 + rng_below(&r, OPS_GUESS)};
+                          .op = 1 + rng_below(&r, steps_of(seed) * OPS_A_STEP_PERCENT / 100)};
         if (!run_once(&run)) {
             print_failure(&run);
             bad++;
@@ -225,8 +232,10 @@ static int run_early_ack(uint64_t seeds)
     for (uint64_t seed = 1; seed <= seeds; seed++) {
         struct rng r;
         rng_seed(&r, ~seed);
-        struct run run = {
-            .seed = seed, .fault = SIM_CUT, .op = 1 + rng_below(&r, OPS_GUESS), .early_ack = true};
+        struct run run = {.seed = seed,
+                          .fault = SIM_CUT,
+                          .op = 1 + rng_below(&r, steps_of(seed) * OPS_A_STEP_PERCENT / 100),
+                          .early_ack = true};
         if (run_once(&run))
             continue;
         if (strncmp(run.failure, "LOST", 4) != 0 && strncmp(run.failure, "DUPLICATE", 9) != 0)

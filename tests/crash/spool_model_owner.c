@@ -45,6 +45,19 @@ static void forge(uint8_t out[FORGED_PERIOD], unsigned message, uint32_t nth)
     memcpy(out + RECORD_HEAD_BYTES, meta, w.n);
 }
 
+enum { PATTERN_BYTES = 1 << 16 };
+
+/* Noise, twice, so that any run of PATTERN_BYTES can be copied at once. */
+static const uint8_t *pattern(void)
+{
+    static uint8_t noise[2 * PATTERN_BYTES];
+    static bool ready;
+    for (uint32_t i = 0; i < sizeof noise && !ready; i++)
+        noise[i] = (uint8_t)(i % PATTERN_BYTES * 2246822519u >> 24);
+    ready = true;
+    return noise;
+}
+
 void model_body(unsigned message, bool hostile, uint32_t offset, uint8_t *out, uint32_t n)
 {
     uint8_t forged[FORGED_PERIOD];
@@ -54,8 +67,10 @@ void model_body(unsigned message, bool hostile, uint32_t offset, uint8_t *out, u
             forge(forged, message, at / FORGED_PERIOD);
         out[i] = forged[at % FORGED_PERIOD];
     }
-    for (uint32_t i = 0; i < n && !hostile; i++)
-        out[i] = (uint8_t)((offset + i + message * 2654435761u) * 2246822519u >> 24);
+    for (uint32_t i = 0; i < n && !hostile; i += PATTERN_BYTES) {
+        uint32_t from = (offset + i + message * 7919) % PATTERN_BYTES;
+        memcpy(out + i, pattern() + from, n - i < PATTERN_BYTES ? n - i : PATTERN_BYTES);
+    }
 }
 
 unsigned model_bits(uint8_t set)

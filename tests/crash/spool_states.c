@@ -126,6 +126,33 @@ static void test_full(void)
     end(m);
 }
 
+/* Full of segments in which nothing lives any more, and nobody appends anything: room comes back
+ * all the same. */
+static void test_full_of_dead(void)
+{
+    struct model *m = start("full of dead segments", 16 * SEGMENT, 4 * SEGMENT);
+    struct spool_usage u;
+    CHECK(m, model_open(m) == 0);
+    CHECK(m, fill(m) == -ENOSPC);
+    for (unsigned i = 0; i < m->count; i++) { /* with few turns, since a segment leaves in each */
+        if (m->messages[i].known)
+            CHECK(m, model_outcome(m, RECORD_DONE, i, m->messages[i].outstanding) == 0);
+    }
+    while (m->waits != NULL) {
+        spool_turn(m->spool, m->now_ms);
+        sim_disk_run();
+    }
+    restart(m);
+    spool_usage(m->spool, &u);
+    CHECK(m, u.segments > 5 && u.live_bytes == 0);
+    for (int i = 0; i < 40; i++)
+        model_drain(m, TURNS);
+    spool_usage(m->spool, &u);
+    CHECK(m, u.segments <= 2);
+    CHECK(m, spool_health(m->spool) == SPOOL_OK);
+    end(m);
+}
+
 static void test_mark(void)
 {
     struct model *m = start("room below the mark", 64 * SEGMENT, 100ull * SEGMENT);
@@ -271,13 +298,13 @@ static void test_foreign(void)
     model_close(m);
     static const char name[] = "seg-0000000000000001.log";
     struct span f = sim_disk_peek("shard0", name);
-    uint8_t header[64];
+    uint8_t header[68];
     memcpy(header, f.p, sizeof header);
-    uint8_t changed[64];
+    uint8_t changed[68];
     memcpy(changed, header, sizeof changed);
     changed[8] = 2; /* version */
-    struct writer w = writer_of(changed + 56, 4);
-    put_u32(&w, crc32c(0, span_of(changed, 56)));
+    struct writer w = writer_of(changed + 64, 4);
+    put_u32(&w, crc32c(0, span_of(changed, 64)));
     sim_disk_poke("shard0", name, 0, span_of(changed, sizeof changed));
     CHECK(m, model_open(m) == -EILSEQ);
     sim_disk_poke("shard0", name, 0, span_of(header, sizeof header));
@@ -423,6 +450,7 @@ int main(int argc, char **argv)
     bool verbose = argc > 1 && strcmp(argv[1], "-v") == 0;
     log_open(verbose ? 2 : open("/dev/null", O_WRONLY), verbose ? LOG_DBG : LOG_ERR, "spool");
     test_full();
+    test_full_of_dead();
     test_mark();
     test_no_room();
     test_sick();

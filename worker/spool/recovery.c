@@ -141,6 +141,8 @@ static int survey_headers(struct scan *c)
         }
         shard_set(s, h.shard);
         c->seg->first_sequence = h.first_sequence;
+        if (h.snapshot_durable > s->snapshot_durable)
+            s->snapshot_durable = h.snapshot_durable;
     }
     return 0;
 }

@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { HEADER_VERSION_AT = 8, HEADER_CRC_AT = 56, HEADER_BYTES = 60 };
+enum { HEADER_VERSION_AT = 8, HEADER_CRC_AT = 64, HEADER_BYTES = 68 };
 static const char header_magic[8] = "mochilas";
 
 /* --- names --- */
@@ -71,6 +71,7 @@ void segment_header_write(const struct spool *s, const struct segment *seg, uint
     put_u64(&w, seg->bytes);
     put_u64(&w, (uint64_t)time(NULL)); /* for people only */
     put_u64(&w, seg->first_sequence);
+    put_u64(&w, s->snapshot_durable);
     put_u32(&w, crc32c(0, span_of(block, HEADER_CRC_AT)));
     MUST(!w.bad);
     MUST(w.n == HEADER_BYTES);
@@ -87,6 +88,7 @@ int segment_header_read(struct span block, struct segment_header *out)
     out->segment_bytes = cursor_u64(&c);
     out->created_unix_s = cursor_u64(&c);
     out->first_sequence = cursor_u64(&c);
+    out->snapshot_durable = cursor_u64(&c);
     uint32_t crc = cursor_u32(&c);
     if (c.bad || !span_eq(magic, span_of(header_magic, sizeof header_magic)) ||
         crc != crc32c(0, span_of(block.p, HEADER_CRC_AT)))
@@ -332,6 +334,24 @@ static bool can_leave(const struct spool *s, const struct segment *seg)
            s->durable_sequence >= seg->needed_sequence && s->durable_sequence >= s->needed_sequence;
 }
 
+/*
+ * The oldest segment is dead and only waits for a durable snapshot behind it, and none is under
+ * way: after a restart without traffic, or when the last snapshot could not be appended whole. On a
+ * full disk nobody else would come and append one.
+ */
+static void ask_for_snapshot(struct spool *s)
+{
+    const struct segment *seg = s->segment_count > 0 ? s->segments[0] : NULL;
+    if (seg == NULL || seg == s->current || seg->live_bytes > 0 || seg->id < s->snapshot_durable ||
+        s->snapshot_segment != 0 || s->sick || s->now_ms < s->snapshot_retry_ms)
+        return;
+    s->snapshot_retry_ms = s->now_ms + RETRY_MS;
+    if (s->current != NULL)
+        take_snapshot(s);
+    else if (segment_switch(s, true) < 0)
+        log_note("spool: no segment for the snapshot that old ones wait for");
+}
+
 static struct segment *leaving(const struct spool *s)
 {
     if (s->segment_count == 0)
@@ -376,6 +396,7 @@ void segment_turn(struct spool *s)
     }
     if (s->now_ms - s->free_at_ms >= RETRY_MS)
         measure_room(s);
+    ask_for_snapshot(s);
     struct segment *seg = s->now_ms < s->recycle_retry_ms ? NULL : leaving(s);
     if (seg != NULL)
         recycle(s, seg);

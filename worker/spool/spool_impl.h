@@ -178,7 +178,8 @@ struct spool {
 
     bool in_snapshot, snapshot_bad;
     uint64_t snapshot_segment, snapshot_sequence; /* appended; 0 = none */
-    uint64_t snapshot_durable;                    /* segment of the last durable one */
+    uint64_t snapshot_retry_ms;
+    uint64_t snapshot_durable; /* segment of the last durable one */
 
     struct seal seal;
     struct compact compact;
@@ -213,6 +214,7 @@ void segment_remove(struct spool *s, struct segment *seg);
 void segment_header_write(const struct spool *s, const struct segment *seg, uint8_t *block);
 struct segment_header {
     uint64_t shard, id, segment_bytes, created_unix_s, first_sequence;
+    uint64_t snapshot_durable; /* as known when the segment began */
 };
 /* 0; -EBADMSG: no header; -EILSEQ: of a newer version. */
 NODISCARD int segment_header_read(struct span block, struct segment_header *out);
