@@ -344,6 +344,17 @@ class Node:
     def show_logs(self, lines=40):
         print("\n".join(self.log_text().splitlines()[-lines:]))
 
+    @property
+    def sanitized(self):
+        """Built with ASan, which keeps freed memory for a while: its size says nothing."""
+        with open(f"{self.binaries}/mochila-worker", "rb") as f:
+            return b"__asan_init" in f.read()
+
+    def assert_memory(self, pid, limit):
+        """The process is not larger than so many bytes."""
+        size = self.rss_bytes(pid)
+        assert size < limit or self.sanitized, f"{size} bytes, not under {limit}"
+
     def rss_bytes(self, pid):
         with open(f"/proc/{pid}/statm") as f:
             return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

