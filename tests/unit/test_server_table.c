@@ -484,7 +484,7 @@ static void test_chunks_at_the_end_of_a_piece(void **state)
             /* One octet each: what is larger than the room is cut, and gives the piece away then.
              */
             sim_push_text(peer, "BDAT 1\r\n");
-            sim_push(peer, span_of("\r\n." + i % 3, 1));
+            sim_push(peer, span_of(&"\r\n."[i % 3], 1));
             sim_run(lane_io);
             answer_all();
         }

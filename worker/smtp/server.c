@@ -410,7 +410,7 @@ static void on_open(void *owner, struct conn *conn, int res)
     (void)owner;
     (void)conn;
     (void)res;
-    MUST(!"an accepted connection is open");
+    check_failed("an accepted connection is open", __FILE__, __LINE__);
 }
 
 static const struct conn_events server_events = {

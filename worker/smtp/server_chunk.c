@@ -40,8 +40,7 @@ static const char *out_of_order(enum server_state st)
     case SV_STATE_COUNT:
         break;
     }
-    MUST(!"a state in which BDAT is out of order");
-    return NULL;
+    check_failed("a state in which BDAT is out of order", __FILE__, __LINE__);
 }
 
 /* No transaction to put it into: one that only swallows the octets. */

@@ -37,8 +37,7 @@ static const char *fault_reply(const struct smtp_command *c)
     case SMTP_FAULT_PARAM_VALUE:
         return "501 5.5.4 Bad parameter value\r\n";
     }
-    MUST(!"a fault that exists");
-    return NULL;
+    check_failed("a fault that exists", __FILE__, __LINE__);
 }
 
 /* A permanent no counts as an error of the client. */
