@@ -2,7 +2,7 @@
 # Runs every ring of tests, goes on after failures, and ends with one line that counts.
 #
 #   tests/run.sh            all rings (what `make test` and CI run)
-#   tests/run.sh unit node  only these: build tidy docs unit crash demo node kill fuzz, soak_...
+#   tests/run.sh unit node  only these: build tidy docs unit model crash demo node kill fuzz, soak_...
 #   NODE_FILES="tests/node/test_api.py ..." tests/run.sh node
 #
 # Each program has a time limit, so that a hang is a failure with the end of its log; logs stay in build/logs.
@@ -146,6 +146,8 @@ ring_build() {
     one build-release 600 make -s -j"$jobs" BUILD=release all
 }
 ring_tidy() { one tidy 120 make -s tidy; }
+# The protocol of a planned move, all states of it (SPIN).
+ring_model() { one model 300 bash tests/model/run.sh build/model; }
 ring_docs() { one docs 60 sh tests/docs.sh build/debug; }
 ring_unit() {
     cmocka unit debug
@@ -164,6 +166,7 @@ ring_fuzz() { one fuzz 900 make -s -j"$jobs" fuzz FUZZ_S="${FUZZ_S:-3}"; }
 # Campaigns: make soak.
 ring_soak_kill() { one soak-kill 14400 ${net[@]+"${net[@]}"} make -s soak-kill; }
 ring_soak_crash() { one soak-crash 43200 make -s BUILD=debug crash CRASH_SEEDS="${CRASH_SEEDS:-100000}" CRASH_EVERY=200; }
+ring_soak_model() { one soak-model 7200 bash tests/model/run.sh --full build/model-full; }
 ring_soak_node() {
     local i
     for ((i = 1; i <= ${SOAK_ROUNDS:-10}; i++)); do
@@ -172,13 +175,13 @@ ring_soak_node() {
     done
 }
 
-for r in ${*:-build tidy docs unit crash demo node kill fuzz}; do
+for r in ${*:-build tidy docs unit model crash demo node kill fuzz}; do
     if ! declare -F "ring_$r" >/dev/null; then
         echo "run.sh: there is no ring \"$r\"; there are: $(declare -F | sed -n 's/^declare -f ring_//p' | tr '\n' ' ')" >&2
         exit 2
     fi
 done
-for r in ${*:-build tidy docs unit crash demo node kill fuzz}; do
+for r in ${*:-build tidy docs unit model crash demo node kill fuzz}; do
     "ring_$r"
 done
 echo
