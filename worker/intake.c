@@ -297,7 +297,7 @@ static int work_here(struct intake_part *p)
     int r = enq_read(span_of(p->content->meta, p->content->meta_bytes), &e);
     MUST(r == 0);
     p->chunk_wait.on_durable = on_local_chunk;
-    return shard_put_chunk(p->lane->shard, p->lane, e.id, p->chunk, &p->chunk_wait, &p->chunk_place);
+    return shard_put_chunk(p->lane, e.id, p->chunk, &p->chunk_wait, &p->chunk_place);
 }
 
 static int work_there(struct intake_part *p, struct peer *peer)

@@ -166,7 +166,7 @@ static int take_chunk(struct remote_part *r, const struct exchange_frame *f)
         return -EBADMSG;
     r->chunk_wait.on_durable = on_chunk_durable;
     r->chunk_size = (uint32_t)f->rest.n;
-    int res = shard_put_chunk(r->lane->shard, r->lane, id, f->rest, &r->chunk_wait,
+    int res = shard_put_chunk(r->lane, id, f->rest, &r->chunk_wait,
                               &r->chunk_place);
     r->busy = res == 0;
     return res;

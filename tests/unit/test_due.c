@@ -25,6 +25,8 @@ static uint32_t fired_count;
 static bool add_again;
 static struct rng rng;
 
+static void on_fire(void *ctx, struct qentry *e);
+
 static int set_up(void **state)
 {
     (void)state;
@@ -37,7 +39,7 @@ static int set_up(void **state)
         wanted_s[i] = 0;
     }
     clock_s = START_S;
-    due_init(&due, clock_s);
+    due_init(&due, clock_s, on_fire, NULL);
     fired_count = 0;
     add_again = false;
     return 0;
@@ -82,7 +84,7 @@ static uint32_t waiting(void)
 
 static void advance_all(void)
 {
-    while (due_advance(&due, &store, clock_s, 7, on_fire, NULL) == 7)
+    while (due_advance(&due, &store, clock_s, 7) == 7)
         continue;
 }
 
@@ -120,7 +122,7 @@ static void fires_in_time_against_a_model(void **state)
             if (rng_below(&rng, 4) == 0) {
                 clock_s += some_delay() / 4;
                 add_again = seed % 2 == 0;
-                while (due_advance(&due, &store, clock_s, 7, on_fire, NULL) == 7)
+                while (due_advance(&due, &store, clock_s, 7) == 7)
                     add_again = false;
                 check_none_due(seed);
             }
@@ -189,7 +191,7 @@ static void a_jump_over_decades_is_quick(void **state)
 {
     (void)state;
     clock_s = 1000;
-    due_init(&due, clock_s);
+    due_init(&due, clock_s, on_fire, NULL);
     for (unsigned i = 0; i < ENTRIES; i++)
         add(i, 1000 + i * 700000);
     clock_t before = clock();
@@ -209,7 +211,7 @@ static void says_when_something_is_due(void **state)
     assert_true(due_next_s(&due, 60) <= 5); /* a block's edge may come first */
     assert_int_equal(due_next_s(&due, 1), 1);
     clock_s += 5;
-    assert_int_equal(due_advance(&due, &store, clock_s, 10, on_fire, NULL), 1);
+    assert_int_equal(due_advance(&due, &store, clock_s, 10), 1);
     assert_int_equal(due_next_s(&due, 60), 60);
 }
 

@@ -109,10 +109,10 @@ struct stored {
 static struct stored stored[WAITS];
 static unsigned stored_count;
 
-int shard_put_chunk(struct shard *s, struct lane *lane, struct msg_id id, struct span chunk,
+int shard_put_chunk(struct lane *lane, struct msg_id id, struct span chunk,
                     struct spool_wait *wait, struct record_place *place)
 {
-    assert_ptr_equal(lane->shard, s);
+    assert_non_null(lane->shard);
     if (is_full())
         return -ENOBUFS;
     assert_true(place_count + 1 < PLACES);

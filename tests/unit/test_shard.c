@@ -235,7 +235,7 @@ static void send_one(void)
     static uint8_t chunk[CHUNK_BYTES];
     for (unsigned i = 0; i < m->chunks; i++) {
         m->chunk_wait[i].on_durable = on_chunk;
-        int r = shard_put_chunk(shard, &queue.lanes[m->id.lo % LANES], m->id,
+        int r = shard_put_chunk(&queue.lanes[m->id.lo % LANES], m->id,
                                 span_of(chunk, sizeof chunk), &m->chunk_wait[i], &m->place[i]);
         if (r == 0)
             continue;

@@ -10,10 +10,12 @@ static uint32_t block_of(uint32_t s)
     return s / DUE_SLOTS;
 }
 
-void due_init(struct due *d, uint32_t now_s)
+void due_init(struct due *d, uint32_t now_s, void (*on_due)(void *ctx, struct qentry *e), void *ctx)
 {
     memset(d, 0, sizeof *d);
     d->now_s = now_s;
+    d->on_due = on_due;
+    d->ctx = ctx;
 }
 
 static bool is_near(const struct due *d, uint32_t due_s)
@@ -102,8 +104,7 @@ static void step(struct due *d, const struct store *s, uint32_t now_s)
         d->now_s = next;
 }
 
-uint32_t due_advance(struct due *d, const struct store *s, uint32_t now_s, uint32_t most,
-                     void (*fn)(void *ctx, struct qentry *e), void *ctx)
+uint32_t due_advance(struct due *d, const struct store *s, uint32_t now_s, uint32_t most)
 {
     uint32_t fired = 0;
     if (now_s < d->now_s && d->now_s - now_s > STEP_BACK_S)
@@ -115,7 +116,7 @@ uint32_t due_advance(struct due *d, const struct store *s, uint32_t now_s, uint3
         if (e != NULL) {
             due_remove(d, s, e);
             fired++;
-            fn(ctx, e);
+            d->on_due(d->ctx, e);
         } else if (d->now_s < now_s) {
             step(d, s, now_s);
         } else {

@@ -77,6 +77,8 @@ static int make_tenants(struct queue *q)
     return 0;
 }
 
+static void on_due(void *ctx, struct qentry *e);
+
 int queue_init(struct queue *q, const struct queue_env *env)
 {
     memset(q, 0, sizeof *q);
@@ -89,7 +91,7 @@ int queue_init(struct queue *q, const struct queue_env *env)
     q->lanes = calloc(LIMIT_LANES, sizeof *q->lanes);
     if (q->lanes == NULL)
         return -ENOMEM;
-    due_init(&q->due, queue_now_unix_s(q));
+    due_init(&q->due, queue_now_unix_s(q), on_due, q);
     q->held_all = env->config->queue.hold;
     return deliver_create(&q->deliver, q);
 }
@@ -327,7 +329,7 @@ static void publish(struct queue *q)
 
 void queue_turn(struct queue *q)
 {
-    due_advance(&q->due, &q->store, queue_now_unix_s(q), DUE_PER_TURN, on_due, q);
+    due_advance(&q->due, &q->store, queue_now_unix_s(q), DUE_PER_TURN);
     uint64_t now = queue_now_ms(q);
     if (now >= q->sweep_ms) {
         q->sweep_ms = now + SWEEP_EVERY_MS;

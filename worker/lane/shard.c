@@ -239,9 +239,10 @@ int shard_enqueue(struct shard *s, struct enqueue *x)
     return 0;
 }
 
-int shard_put_chunk(struct shard *s, struct lane *lane, struct msg_id id, struct span chunk,
+int shard_put_chunk(struct lane *lane, struct msg_id id, struct span chunk,
                     struct spool_wait *wait, struct record_place *place)
 {
+    struct shard *s = lane->shard;
     uint8_t meta[32];
     struct writer w = writer_of(meta, sizeof meta);
     body_put(&w, id, 0);

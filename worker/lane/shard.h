@@ -52,7 +52,7 @@ struct enqueue {
 /* 0: on_done will come; -ENOSPC, -EIO, -ENOBUFS: try later (452 / 451), on_done does not come. */
 NODISCARD int shard_enqueue(struct shard *s, struct enqueue *x);
 /* One chunk of a large body, before its message. */
-NODISCARD int shard_put_chunk(struct shard *s, struct lane *lane, struct msg_id id, struct span chunk,
+NODISCARD int shard_put_chunk(struct lane *lane, struct msg_id id, struct span chunk,
                               struct spool_wait *wait, struct record_place *place);
 /* Chunks of a message that will not come. */
 void shard_drop_chunks(struct shard *s, const struct record_place *places, uint16_t count);
