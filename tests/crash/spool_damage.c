@@ -277,6 +277,23 @@ static void cut_all(const char *name, uint32_t from, bool last)
     }
 }
 
+/* --- one read that fails --- */
+
+/* The disk refuses a range once: it is read again in blocks, and nothing is lost. */
+static void fail_reads(unsigned most)
+{
+    static const bool none[MODEL_MESSAGES];
+    for (unsigned nth = 1; nth <= most; nth++) {
+        sim_disk_fault_read(nth);
+        open_damaged();
+        sim_disk_heal();
+        if (t.model->damages > 0)
+            die("one failed read is reported as damage", nth, 0);
+        check_untouched(none, nth);
+        close_damaged();
+    }
+}
+
 static void end(const char *what)
 {
     printf("spool_damage: %s: %llu trials, %llu reported, %llu torn\n", what,
@@ -319,6 +336,7 @@ int main(int argc, char **argv)
 
     build(48, false);
     survey(t.name[0]);
+    fail_reads(24);
     cut_all(t.name[0], SEGMENT - 1, false);
     end("an older segment cut");
     return 0;

@@ -128,6 +128,9 @@ static int survey_headers(struct scan *c)
         c->seg = s->segments[i];
         c->buf_n = 0;
         ssize_t n = disk_pread(c->seg->file, c->buf, SEGMENT_HEADER_BYTES, 0);
+        if (n < 0) /* what is lost here is only looked for elsewhere, but a passing fault is no
+                      damage */
+            n = disk_pread(c->seg->file, c->buf, SEGMENT_HEADER_BYTES, 0);
         int r = n < 0 ? -EBADMSG : segment_header_read(span_of(c->buf, (size_t)n), &h);
         if (r == -EILSEQ) {
             log_err("spool segment=%" PRIu64 " was written by a newer version", c->seg->id);

@@ -246,9 +246,11 @@ int segment_switch(struct spool *s, bool fate)
     uint32_t kept = fate ? 0 : 1; /* the reserve */
     int err;
     if (s->spare_count <= kept) {
+        if (s->spare_busy) /* one is being made: this passes in milliseconds */
+            return -ENOBUFS;
         if (!fate)
             s->starved = true;
-        return s->spare_busy ? -ENOBUFS : -ENOSPC;
+        return -ENOSPC;
     }
     struct segment *seg = begin(s, &err);
     if (seg == NULL) {
