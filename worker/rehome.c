@@ -1,6 +1,7 @@
 /*
- * Invariant: while a job exists its entries are parked with the reason "lane gone", which nothing else touches but the operator's
- * delete; they are looked up by id at every step, as they may have gone. The message's body stays in this log until its last entry ends.
+ * Invariant: while a job exists its entries are parked with the reason "lane gone", which nothing
+ * else touches but the operator's delete; they are looked up by id at every step, as they may have
+ * gone. The message's body stays in this log until its last entry ends.
  */
 #include "worker/rehome.h"
 
@@ -23,12 +24,12 @@ struct rehome_job {
     struct record_place reading;
     struct submission submission;
     struct content *content;
-    struct content *piece;           /* chunk under way */
-    uint8_t *meta;                   /* the spans of enq and rcpts point into it */
+    struct content *piece; /* chunk under way */
+    uint8_t *meta;         /* the spans of enq and rcpts point into it */
     struct submission_rcpt *rcpts;
     struct enq_rcpt *as_is;
     unsigned rcpt_count;
-    uint16_t *indices;               /* of the entries that move */
+    uint16_t *indices; /* of the entries that move */
     unsigned index_count;
     uint16_t chunk;
     bool opened;
@@ -153,7 +154,8 @@ static void on_done(struct submission *s, int res)
 
 static void on_chunk_taken(struct submission *s, int res)
 {
-    struct rehome_job *j = (struct rehome_job *)((char *)s - offsetof(struct rehome_job, submission));
+    struct rehome_job *j =
+        (struct rehome_job *)((char *)s - offsetof(struct rehome_job, submission));
     if (res != 0) {
         finish(j, res);
         return;
@@ -207,7 +209,8 @@ static bool moves(const struct rehome_job *j, uint16_t index)
     return false;
 }
 
-/* Recipients that move, with what they have behind them; `enq` of the submission is the old envelope. */
+/* Recipients that move, with what they have behind them; `enq` of the submission is the old
+ * envelope. */
 static int fill(struct rehome_job *j, const struct record_view *v)
 {
     struct submission *s = &j->submission;
@@ -226,16 +229,19 @@ static int fill(struct rehome_job *j, const struct record_view *v)
     struct enq_rcpt r;
     while (enq_rcpt_next(&list, &r)) {
         const struct qmsg *m = store_find(&j->rehome->queue->store, j->id);
-        const struct qentry *e =
-            m == NULL || !moves(j, r.index) ? NULL : store_find_entry(&j->rehome->queue->store, m, r.index);
+        const struct qentry *e = m == NULL || !moves(j, r.index)
+                                     ? NULL
+                                     : store_find_entry(&j->rehome->queue->store, m, r.index);
         if (e == NULL)
             continue;
         r.state = RCPT_QUEUED;
         r.attempts = e->attempts;
         r.due_unix_s = 0;
         j->as_is[j->rcpt_count] = r;
-        j->rcpts[j->rcpt_count] = (struct submission_rcpt){
-            .address = r.address, .lane = j->lane, .index = r.index, .as_is = &j->as_is[j->rcpt_count]};
+        j->rcpts[j->rcpt_count] = (struct submission_rcpt){.address = r.address,
+                                                           .lane = j->lane,
+                                                           .index = r.index,
+                                                           .as_is = &j->as_is[j->rcpt_count]};
         j->rcpt_count++;
     }
     return j->rcpt_count > 0 ? 0 : -ENOENT;
@@ -281,7 +287,8 @@ static void on_read(struct spool_read *read, int res, const struct record_view *
 
 /* --- the beginning --- */
 
-/* Recipients that wait move together with the one that is due; held, parked and bounced ones stay where they are. */
+/* Recipients that wait move together with the one that is due; held, parked and bounced ones stay
+ * where they are. */
 static bool collect(struct rehome_job *j, struct qmsg *m, struct qentry *due)
 {
     struct queue *q = j->rehome->queue;
