@@ -1,7 +1,7 @@
 """What the tests of delivery share: putting mail in, and asking what became of it."""
 from fake_mx import FakeMX
 from mochila_node import Node, free_port, wait_for
-from talk import Talker
+from talk import Talker, queued_id
 
 CONTENT = b"From: a@sender.test\r\nSubject: t\r\n\r\nhello\r\n"
 # Everything that waits in minutes and hours waits in seconds here.
@@ -10,6 +10,7 @@ QUICK = {"retry_first": "1s", "retry_greylist": "1s", "retry_max": "2s",
 # For what must still wait when the test looks.
 SLOW = {"retry_first": "30s", "retry_greylist": "30s", "retry_max": "60s",
         "retry_max_transactional": "60s"}
+FLIGHT = 50
 QUICK_CLIENT = {"host_retry": "1s", "host_retry_max": "2s"}
 
 
@@ -32,10 +33,19 @@ def send(node, *rcpts, sender="from@sender.test", content=CONTENT, source=None, 
 
 
 def send_many(node, addresses, *, sender="from@sender.test", content=CONTENT, source=None):
-    """One message each, over one connection; their ids."""
+    """One message each, over one connection, in flights of BDAT (the content goes as it stands); their ids."""
+    ids = []
     with Talker(node.address, source=source) as t:
         t.ehlo()
-        return [t.mail(content, sender=sender, rcpts=(a,)) for a in addresses]
+        for at in range(0, len(addresses), FLIGHT):
+            flight = addresses[at:at + FLIGHT]
+            t.send(b"".join(b"MAIL FROM:<%s>\r\nRCPT TO:<%s>\r\nBDAT %d LAST\r\n%s" %
+                            (sender.encode(), a.encode(), len(content), content) for a in flight))
+            for _ in flight:
+                replies = [t.reply(to) for to in ("MAIL", "RCPT", "BDAT")]
+                assert [r.code for r in replies] == [250] * 3, replies
+                ids.append(queued_id(replies[2]))
+    return ids
 
 
 def reasons(node):

@@ -298,6 +298,7 @@ class FakeMX:
                 sock, peer = self.listener.accept()
             except OSError:
                 return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or 40 ms for each message
             with self.lock:
                 connection = Connection(self, sock, peer, len(self.connections))
                 self.connections.append(connection)

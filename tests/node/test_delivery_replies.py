@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from delivery import (CONTENT, SLOW, FakeMX, balanced, one_event, one_route, quick_node, reasons, rows,
+from delivery import (CONTENT, SLOW, FakeMX, Talker, balanced, one_event, one_route, quick_node, reasons, rows,
                       send, send_many, verbs, wait_for, wait_reason, wait_state)
 from fake_mx import Close, Delay, Hang
 
@@ -194,7 +194,7 @@ def test_cli_07_a_354_without_recipients_gets_a_lone_dot():
         assert balanced(node)["bounced"] == 1
 
 
-def test_cli_08_no_data_without_354():
+def test_cli_07_no_content_without_354():
     with FakeMX(lambda c, v, l: "451 4.3.0 no disk" if v == "DATA" and c.number == 0 and
                 c.count("DATA") == 1 else None, offers=("PIPELINING",)) as mx, \
             quick_node(one_route(mx)) as node:
@@ -203,6 +203,26 @@ def test_cli_08_no_data_without_354():
         assert event["stage"] == "data"
         message = mx.wait_messages(1)[0]
         assert message.split()[1] == CONTENT
+
+
+@pytest.mark.parametrize("offers", [(), ("CHUNKING",)])
+def test_cli_08_what_came_by_bdat_leaves_as_one_well_formed_message(offers):
+    """Lone dots, bare CR and LF within BDAT: CRLF only at the other end, and one message."""
+    body = (b"Subject: t\r\n\r\na\n.\nb\r\n.\r\nMAIL FROM:<x@y.test>\r\n..two\r\nc\rd\r\n")
+    with FakeMX(offers=offers) as mx, \
+            quick_node(one_route(mx), listeners=[{"bare": "normalise"}]) as node:
+        with Talker(node.address) as t:
+            t.ehlo()
+            t.envelope()
+            assert t.bdat(body[:20], body[20:]).code == 250
+        message = mx.wait_messages(1)[0]
+        assert b"\r" not in message.wire.replace(b"\r\n", b"")
+        assert b"\n" not in message.wire.replace(b"\r\n", b"")
+        assert message.split()[1] == (b"Subject: t\r\n\r\na\r\n.\r\nb\r\n.\r\nMAIL FROM:<x@y.test>\r\n"
+                                      b"..two\r\nc\r\nd\r\n")
+        assert message.by == "DATA" and len(mx.messages) == 1
+        node.wait_queue_empty()
+        assert balanced(node)["delivered"] == 1
 
 
 # --- the dot ---
@@ -261,7 +281,7 @@ def test_cli_10_a_message_that_always_gets_421_does_not_block_others():
         send(node, "first@dest.test", sender="bad@sender.test")
         send_many(node, [f"u{i}@dest.test" for i in range(3)])
         mx.wait_messages(3)
-        assert balanced(node)["queued"] == 1
+        wait_for("the others' end", lambda: balanced(node)["queued"] == 1)
 
 
 @pytest.mark.parametrize("reply,queued", [("550 5.7.1 no", 0), ("451 4.3.0 later", 2)])

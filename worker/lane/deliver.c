@@ -31,8 +31,15 @@ int deliver_create(struct deliver **out, struct queue *q)
 
 void deliver_destroy(struct deliver **d)
 {
-    if (*d != NULL)
-        pool_fini(&(*d)->outbounds);
+    if (*d == NULL)
+        return;
+    for (struct outbound *o = (*d)->all; o != NULL; o = o->next) {
+        job_wipe(o);
+        free(o->entry_room);
+        free(o->rcpt_room);
+        free(o->more);
+    }
+    pool_fini(&(*d)->outbounds);
     free(*d);
     *d = NULL;
 }
@@ -113,6 +120,9 @@ void outbound_release(struct outbound *o)
     free(o->entry_room);
     free(o->rcpt_room);
     free(o->more);
+    *o->link = o->next;
+    if (o->next != NULL)
+        o->next->link = o->link;
     pool_put(&o->deliver->outbounds, o);
 }
 
@@ -123,6 +133,11 @@ static struct outbound *outbound_open(struct deliver *d, struct flow *f)
         return NULL;
     o->deliver = d;
     o->flow = f;
+    o->next = d->all;
+    o->link = &d->all;
+    if (o->next != NULL)
+        o->next->link = &o->next;
+    d->all = o;
     o->timer.on_due = on_idle_timer;
     o->fate_wait.on_durable = on_fate_durable;
     o->opened_ms = queue_now_ms(d->queue);
@@ -138,8 +153,8 @@ static void tell_one(struct outbound *o, bool permanent)
     struct queue *q = o->deliver->queue;
     struct flow *f = o->flow;
     struct qentry *e = flow_is_held(q, f) ? NULL : flow_next(q, f);
-    if (e == NULL)
-        return;
+    if (e == NULL || (f->open > 0 && !permanent))
+        return; /* with other connections at work the site is not unreachable, it only takes no more of them */
     flow_take(q, f, e);
     e->flow = 0;
     entry_set_state(q, e, ENTRY_NEW);

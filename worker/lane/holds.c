@@ -131,7 +131,7 @@ bool hold_applies_to_site(const struct queue *q, const struct site *s)
 
 static void holds_apply(struct queue *q)
 {
-    q->held_all = q->env.config->queue.hold;
+    q->held_all = false; /* queue.hold is an entry of the master's list, so that a release ends it */
     for (uint32_t i = 0; i < q->hold_count; i++)
         q->held_all = q->held_all || is_kind(&q->holds[i], "all");
     q->held_some = false;
