@@ -97,6 +97,48 @@ static void on_timer(struct timer *t)
     conn_mark_dirty(c);
 }
 
+/*
+ * A multishot receive may sleep on although the peer is gone: seen when a reset comes together with
+ * data while the receive is cancelled and armed again (6.18). So now and then some connections are
+ * asked whether they have hung up; one that has gets its receive cancelled, and the next one that
+ * is armed finds the end.
+ */
+static void on_look(struct timer *t)
+{
+    struct io *io = (struct io *)(void *)((char *)t - offsetof(struct io, conn_look));
+    io->conn_look_due = true;
+}
+
+static void look_for_ends(struct io *io)
+{
+    struct pollfd polls[CONN_LOOK_COUNT];
+    uint32_t slots[CONN_LOOK_COUNT];
+    nfds_t n = 0;
+    uint32_t touched = io->conns.touched;
+    io->conn_look_due = false;
+    for (uint32_t i = 0; i < touched && i < CONN_LOOK_COUNT; i++) {
+        io->conn_look_at = io->conn_look_at % touched + 1;
+        if (io->conn_generations[io->conn_look_at] % 2 == 0)
+            continue;
+        const struct conn *c = pool_at(&io->conns, io->conn_look_at);
+        if (c->state != CONN_OPEN || !(c->ops & CONN_OP_MULTI) || c->want != CONN_WANT_COMMANDS)
+            continue;
+        polls[n] = (struct pollfd){.fd = c->fd};
+        slots[n++] = io->conn_look_at;
+    }
+    if (n > 0 && poll(polls, n, 0) > 0) {
+        for (nfds_t i = 0; i < n; i++) {
+            struct conn *c = pool_at(&io->conns, slots[i]);
+            if (!(polls[i].revents & (POLLHUP | POLLERR)))
+                continue;
+            c->cancelled &= (uint8_t)~CONN_OP_MULTI; /* an earlier cancel may have found nothing */
+            (void)conn_cancel(c, RING_RECV_MULTI, CONN_OP_MULTI);
+        }
+    }
+    if (io->counts.conns_open > 0)
+        timer_set(&io->wheel, &io->conn_look, CONN_LOOK_MS);
+}
+
 struct conn *conn_new(struct io *io, int fd)
 {
     struct conn *c = pool_get(&io->conns);
@@ -109,6 +151,9 @@ struct conn *conn_new(struct io *io, int fd)
     c->timer.on_due = on_timer;
     MUST(c->generation % 2 == 1);
     io->counts.conns_open++;
+    io->conn_look.on_due = on_look;
+    if (!timer_is_set(&io->conn_look) && !io->conn_look_due)
+        timer_set(&io->wheel, &io->conn_look, CONN_LOOK_MS);
     return c;
 }
 
@@ -357,6 +402,8 @@ static bool (*const sync_table[CONN_STATES])(struct conn *c) = {
 
 void conns_sync(struct io *io)
 {
+    if (io->conn_look_due)
+        look_for_ends(io);
     uint32_t index = io->conn_dirty;
     io->conn_dirty = 0;
     while (index != 0) {

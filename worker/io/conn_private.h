@@ -19,6 +19,8 @@ enum {
         2000, /* and so long for the peer's own end, so that no reset eats our last reply */
     CONN_NUDGE_MS = 1000, /* a cancel that found nothing is repeated */
     CONN_SEND_BYTES_MAX = 1 << 30,
+    CONN_LOOK_MS = 1000, /* so often, at so many connections, it is looked for missed ends */
+    CONN_LOOK_COUNT = 512,
 };
 
 enum conn_state {

@@ -77,6 +77,9 @@ struct io {
     uint32_t *conn_generations; /* by index, survives the reuse of a slot */
     uint32_t conn_dirty;        /* list heads, by index; 0 = empty */
     uint32_t conn_dirty_tail;
+    struct timer conn_look; /* time to look for ends that no receive told */
+    uint32_t conn_look_at;  /* the slot looked at last */
+    bool conn_look_due;
     struct out_pools out;
     uint8_t scratch[4096]; /* output of a connection that is already lost */
 
