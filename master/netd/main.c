@@ -25,6 +25,7 @@ enum {
     EXIT_OK = 0,
     EXIT_BROKEN = 1,
     EXIT_USAGE = 2,
+    ANSWERS_BYTES = 8 << 20, /* of NETD_LANES lanes at once, as the kernel counts them */
     POLLS_MAX = 2 + NIC_COUNT_MAX * NIC_FDS + NETD_HOOKS_MAX,
 };
 
@@ -198,6 +199,9 @@ int main(int argc, char **argv)
         (void)fcntl(NETD_LOG_FD, F_SETFD, FD_CLOEXEC);
     set_signals();
     n.control_fd = NETD_CONTROL_FD;
+    /* An answer that has no room is lost, and its lane waits until the master asks again. */
+    int bytes = ANSWERS_BYTES;
+    (void)setsockopt(NETD_CONTROL_FD, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes);
     nics_init(&n.nics);
     int r = rtnl_open(&n.rtnl, on_change, &n);
     if (r < 0)
