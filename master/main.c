@@ -1,5 +1,6 @@
 /* mochilad - the master process of a mochila node; see docs/ARCHITECTURE.md. */
 #include "base/log.h"
+#include "master/ballast.h"
 #include "base/text.h"
 #include "master/counters.h"
 #include "master/generation.h"
@@ -57,6 +58,18 @@ static void steer_listeners(struct master *m, const struct generation *g)
 }
 
 /* Directories, locks, and the boot counter before anything else. */
+static int open_state(struct master *m, const struct config *c)
+{
+    mode_t usual = umask(0077);
+    int rc = state_open(m->paths.state_db, &m->state);
+    (void)umask(usual);
+    if (rc == 0)
+        rc = state_boot(m->state, &m->boot);
+    if (rc == 0)
+        rc = holds_init(m, c);
+    return rc;
+}
+
 static int open_node(struct master *m, const struct config *c, struct text *errors)
 {
     if (paths_init(&m->paths, errors) < 0)
@@ -70,13 +83,13 @@ static int open_node(struct master *m, const struct config *c, struct text *erro
     if (m->paths.log[0] != '\0' && isatty(STDERR_FILENO)) /* else nothing would be seen at all */
         fprintf(stderr, "mochilad: the log is %s/mochila.log\n", m->paths.log);
     log_open(m->log_fd, LOG_NOTE, "mochilad");
-    mode_t usual = umask(0077);
-    rc = state_open(m->paths.state_db, &m->state);
-    (void)umask(usual);
+    rc = open_state(m, c);
+    if (rc < 0 && ballast_drop(m->paths.state_db)) {
+        state_close(&m->state);
+        rc = open_state(m, c);
+    }
     if (rc == 0)
-        rc = state_boot(m->state, &m->boot);
-    if (rc == 0)
-        rc = holds_init(m, c);
+        ballast_keep(m->paths.state_db);
     if (rc < 0) {
         text_fmt(errors, "state.db: %s\n", m->state != NULL ? state_error(m->state) : "no memory");
         return fail(EX_IOERR, errors);

@@ -159,7 +159,7 @@ def test_full_at_start(place):
     ends.append(first)
     assert first.wait()["accepted"] == 2000
     assert node.stop() == 0
-    disk.fill(leave=MIB)  # the control state (SQLite) wants a few blocks of its own at a start
+    disk.fill()
     node.start()
     assert reply_to_mail(node.port).startswith("452 ")
     assert node.ledger()["queued"] == 2000
