@@ -1,6 +1,6 @@
 /*
- * Invariants: an entity is a span of whole lines, or ends where the message ends; what is copied keeps its doubled dots, what is encoded
- * loses them and never begins a line with a dot again.
+ * Invariants: an entity is a span of whole lines, or ends where the message ends; what is copied
+ * keeps its doubled dots, what is encoded loses them and never begins a line with a dot again.
  */
 #include "proto/mime_downgrade.h"
 
@@ -35,7 +35,8 @@ struct entity {
 
 size_t mime_downgrade_room(size_t n)
 {
-    return 4 * n + PART_GROWTH * (MIME_PARTS_MAX + 1); /* =XX, soft breaks, and fields of each part */
+    return 4 * n +
+           PART_GROWTH * (MIME_PARTS_MAX + 1); /* =XX, soft breaks, and fields of each part */
 }
 
 static bool has_8bit(struct span s)
@@ -239,7 +240,8 @@ static void entity_read(struct span s, struct entity *e)
             break;
         if (is_field(field, "Content-Type", &value))
             read_type(e, value);
-        else if (is_field(field, "Content-Transfer-Encoding", &value) && e->encoding == ENCODING_NONE)
+        else if (is_field(field, "Content-Transfer-Encoding", &value) &&
+                 e->encoding == ENCODING_NONE)
             e->encoding = encoding_of(value);
         else if (is_field(field, "MIME-Version", &value))
             e->has_version = true;
@@ -363,7 +365,8 @@ static void put_base64(struct down *d, struct span body)
         base64_flush(d, &b);
 }
 
-/* The last CRLF of a part belongs to the delimiter after it (RFC 2046 5.1.1), that of a message to the message. */
+/* The last CRLF of a part belongs to the delimiter after it (RFC 2046 5.1.1), that of a message to
+ * the message. */
 static int put_leaf(struct down *d, const struct entity *e, bool top)
 {
     if (e->kind == KIND_OPAQUE || e->encoding == ENCODING_OTHER)

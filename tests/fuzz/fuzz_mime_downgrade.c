@@ -1,4 +1,5 @@
-/* Whatever the message: the outcome holds no octet above 127, ends no DATA early, and a second pass changes nothing. */
+/* Whatever the message: the outcome holds no octet above 127, ends no DATA early, and a second pass
+ * changes nothing. */
 #include "proto/data_scan.h"
 #include "proto/mime_downgrade.h"
 

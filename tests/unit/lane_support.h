@@ -1,11 +1,12 @@
 /*
- * lane_support - a queue for tests of worker/lane: configuration from a text, a simulated ring and clock, no log, no deliveries.
+ * lane_support - a queue for tests of worker/lane: configuration from a text, a simulated ring and
+ * clock, no log, no deliveries.
  */
 #ifndef TESTS_UNIT_LANE_SUPPORT_H
 #define TESTS_UNIT_LANE_SUPPORT_H
 
-#include "tests/unit/config_support.h"
 #include "tests/sim/sim_conn.h"
+#include "tests/unit/config_support.h"
 #include "worker/lane/flow.h"
 #include "worker/lane/route.h"
 #include "worker/lane/site.h"
@@ -25,7 +26,8 @@ static inline void lanes_make(struct shard *shard)
     struct control_lane *lanes = calloc(lane_config->lane_count, sizeof *lanes);
     assert_non_null(lanes);
     for (uint32_t i = 0; i < lane_config->lane_count; i++)
-        lanes[i] = (struct control_lane){.lane = i + 1, .epoch = 1, .address = lane_config->lanes[i].address};
+        lanes[i] = (struct control_lane){
+            .lane = i + 1, .epoch = 1, .address = lane_config->lanes[i].address};
     assert_int_equal(route_set_lanes(&queue, lanes, lane_config->lane_count, 0), 0);
     for (uint32_t i = 0; i < queue.lane_count; i++)
         queue.lanes[i].shard = shard;

@@ -1,5 +1,6 @@
 /*
- * The wheel of waiting entries against a naive model: random additions, removals and clocks that jump.
+ * The wheel of waiting entries against a naive model: random additions, removals and clocks that
+ * jump.
  */
 #include "base/rng.h"
 #include "worker/lane/due.h"
@@ -131,7 +132,8 @@ static void fires_in_time_against_a_model(void **state)
     assert_true(fired_count > 1000);
 }
 
-/* A clock that goes back: nothing is lost, nothing fires before its time by the clock that counts then. */
+/* A clock that goes back: nothing is lost, nothing fires before its time by the clock that counts
+ * then. */
 static void a_clock_that_jumps_back_loses_nothing(void **state)
 {
     (void)state;

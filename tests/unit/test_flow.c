@@ -1,21 +1,22 @@
 /*
- * One lane at one site: fair shares, classes, held tenants, limits, back-off, suspension, and when it is forgotten.
+ * One lane at one site: fair shares, classes, held tenants, limits, back-off, suspension, and when
+ * it is forgotten.
  */
 #include "tests/sim/sim_conn.h"
 #include "tests/unit/lane_support.h"
 
 #include "worker/lane/fates.h"
 
-#define YAML                                                                              \
-    "node: a\n"                                                                           \
-    "listen: [{address: 0.0.0.0, port: 25}]\n"                                            \
-    "pools: {p: {lanes: [{address: 192.0.2.10, ehlo: out10.example.net}]}}\n"             \
-    "tenants:\n"                                                                          \
-    "  one: {pool: p}\n"                                                                  \
-    "  two: {pool: p, weight: 2}\n"                                                       \
-    "  five: {pool: p, weight: 5}\n"                                                      \
-    "queue: {transactional_share: 8}\n"                                                   \
-    "client: {host_retry: 10s, host_retry_max: 80s}\n"                                    \
+#define YAML                                                                  \
+    "node: a\n"                                                               \
+    "listen: [{address: 0.0.0.0, port: 25}]\n"                                \
+    "pools: {p: {lanes: [{address: 192.0.2.10, ehlo: out10.example.net}]}}\n" \
+    "tenants:\n"                                                              \
+    "  one: {pool: p}\n"                                                      \
+    "  two: {pool: p, weight: 2}\n"                                           \
+    "  five: {pool: p, weight: 5}\n"                                          \
+    "queue: {transactional_share: 8}\n"                                       \
+    "client: {host_retry: 10s, host_retry_max: 80s}\n"                        \
     "limits: {connections: 3, messages_per_s: 5, new_connections_per_s: 2, recipients: 50}\n"
 
 static struct flow *flow;
@@ -274,7 +275,8 @@ static bool woken_within(uint64_t ms)
     return flow->marked;
 }
 
-/* A long wait must not hide a short one that comes later: connections that work go on while the site is in back-off. */
+/* A long wait must not hide a short one that comes later: connections that work go on while the
+ * site is in back-off. */
 static void the_nearest_wait_wakes(void **state)
 {
     (void)state;
@@ -332,7 +334,8 @@ static void a_failing_site_is_probed_by_one(void **state)
     flow->opening = 0;
 }
 
-/* A site that takes three connections and refuses the fourth must not be asked for a fourth after every message. */
+/* A site that takes three connections and refuses the fourth must not be asked for a fourth after
+ * every message. */
 static void old_connections_do_not_forgive_a_failed_connect(void **state)
 {
     (void)state;

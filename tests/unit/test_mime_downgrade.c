@@ -43,9 +43,9 @@ static void is_refused(const char *in)
     assert_int_equal(convert(span_str(in), &out, &dots), -ENOTSUP);
 }
 
-#define CTE "Content-Transfer-Encoding: "
+#define CTE     "Content-Transfer-Encoding: "
 #define VERSION "MIME-Version: 1.0\r\n"
-#define PLAIN "Content-Type: text/plain; charset=utf-8\r\n"
+#define PLAIN   "Content-Type: text/plain; charset=utf-8\r\n"
 
 static void seven_bits_stay_as_they_are(void **state)
 {
@@ -64,8 +64,10 @@ static void seven_bits_stay_as_they_are(void **state)
 static void text_becomes_quoted_printable(void **state)
 {
     (void)state;
-    becomes("Subject: x\r\n" VERSION PLAIN CTE "8bit\r\nTo: y\r\n\r\nGr\xc3\xbc\xc3\x9f" "e = 1\r\nend\r\n",
-            "Subject: x\r\n" VERSION PLAIN CTE "quoted-printable\r\nTo: y\r\n\r\nGr=C3=BC=C3=9Fe =3D 1\r\nend\r\n");
+    becomes("Subject: x\r\n" VERSION PLAIN CTE "8bit\r\nTo: y\r\n\r\nGr\xc3\xbc\xc3\x9f"
+            "e = 1\r\nend\r\n",
+            "Subject: x\r\n" VERSION PLAIN CTE
+            "quoted-printable\r\nTo: y\r\n\r\nGr=C3=BC=C3=9Fe =3D 1\r\nend\r\n");
 }
 
 static void a_missing_encoding_is_added(void **state)
@@ -99,7 +101,8 @@ static void others_become_base64(void **state)
 static void dots_are_undoubled_before_they_are_encoded(void **state)
 {
     (void)state;
-    becomes(VERSION PLAIN "\r\n..a\xff\r\n..\r\n", VERSION PLAIN CTE "quoted-printable\r\n\r\n=2Ea=FF\r\n=2E\r\n");
+    becomes(VERSION PLAIN "\r\n..a\xff\r\n..\r\n",
+            VERSION PLAIN CTE "quoted-printable\r\n\r\n=2Ea=FF\r\n=2E\r\n");
     becomes(VERSION "Content-Type: x/y\r\n\r\n..\xff\r\n",
             VERSION "Content-Type: x/y\r\n" CTE "base64\r\n\r\nLv8NCg==\r\n");
 }
@@ -109,8 +112,9 @@ static void kept_dots_are_counted(void **state)
     (void)state;
     struct span out;
     uint64_t dots = 0;
-    static const char in[] = VERSION "Content-Type: multipart/mixed; boundary=b\r\n\r\n"
-                                     "--b\r\n\r\n..kept\r\n..kept\r\n--b\r\n\r\n..\xff\r\n--b--\r\n";
+    static const char in[] =
+        VERSION "Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+                "--b\r\n\r\n..kept\r\n..kept\r\n--b\r\n\r\n..\xff\r\n--b--\r\n";
     assert_int_equal(convert(span_str(in), &out, &dots), 0);
     assert_int_equal(dots, 2);
 }
@@ -119,23 +123,28 @@ static void kept_dots_are_counted(void **state)
 static void multiparts_are_converted_part_by_part(void **state)
 {
     (void)state;
-    becomes(VERSION "Content-Type: multipart/mixed;\r\n boundary=\"a b\" (comment (nested))\r\n" CTE "8bit\r\n\r\n"
-            "pre\xffmble\r\n--a b\r\n" PLAIN "\r\nplain \r\n--a b \r\n" PLAIN CTE "8BIT\r\n\r\n\xe4 \r\n"
-            "--a b\r\nContent-Type: image/png\r\n\r\n\x89PNG\r\n--a b--\r\nepi\xff\r\n",
-            VERSION "Content-Type: multipart/mixed;\r\n boundary=\"a b\" (comment (nested))\r\n" CTE "7bit\r\n\r\n"
-            "pre?mble\r\n--a b\r\n" PLAIN "\r\nplain \r\n--a b \r\n" PLAIN CTE
-            "quoted-printable\r\n\r\n=E4=20\r\n"
-            "--a b\r\nContent-Type: image/png\r\n" CTE "base64\r\n\r\niVBORw==\r\n--a b--\r\nepi?\r\n");
+    becomes(VERSION "Content-Type: multipart/mixed;\r\n boundary=\"a b\" (comment (nested))\r\n" CTE
+                    "8bit\r\n\r\n"
+                    "pre\xffmble\r\n--a b\r\n" PLAIN "\r\nplain \r\n--a b \r\n" PLAIN CTE
+                    "8BIT\r\n\r\n\xe4 \r\n"
+                    "--a b\r\nContent-Type: image/png\r\n\r\n\x89PNG\r\n--a b--\r\nepi\xff\r\n",
+            VERSION "Content-Type: multipart/mixed;\r\n boundary=\"a b\" (comment (nested))\r\n" CTE
+                    "7bit\r\n\r\n"
+                    "pre?mble\r\n--a b\r\n" PLAIN "\r\nplain \r\n--a b \r\n" PLAIN CTE
+                    "quoted-printable\r\n\r\n=E4=20\r\n"
+                    "--a b\r\nContent-Type: image/png\r\n" CTE
+                    "base64\r\n\r\niVBORw==\r\n--a b--\r\nepi?\r\n");
 }
 
 static void nested_multiparts(void **state)
 {
     (void)state;
     becomes(VERSION "Content-Type: multipart/mixed; boundary=o\r\n\r\n--o\r\n"
-            "Content-Type: multipart/alternative; boundary=oi\r\n\r\n--oi\r\n\r\n\xff\r\n--oi--\r\n\r\n--o--\r\n",
+                    "Content-Type: multipart/alternative; "
+                    "boundary=oi\r\n\r\n--oi\r\n\r\n\xff\r\n--oi--\r\n\r\n--o--\r\n",
             VERSION "Content-Type: multipart/mixed; boundary=o\r\n" CTE "7bit\r\n\r\n--o\r\n"
-            "Content-Type: multipart/alternative; boundary=oi\r\n\r\n--oi\r\n" CTE
-            "quoted-printable\r\n\r\n=FF\r\n--oi--\r\n\r\n--o--\r\n");
+                    "Content-Type: multipart/alternative; boundary=oi\r\n\r\n--oi\r\n" CTE
+                    "quoted-printable\r\n\r\n=FF\r\n--oi--\r\n\r\n--o--\r\n");
 }
 
 static void an_unclosed_multipart_is_read_to_its_end(void **state)
@@ -143,7 +152,7 @@ static void an_unclosed_multipart_is_read_to_its_end(void **state)
     (void)state;
     becomes(VERSION "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n\xff\r\n",
             VERSION "Content-Type: multipart/mixed; boundary=b\r\n" CTE "7bit\r\n\r\n--b\r\n" CTE
-            "quoted-printable\r\n\r\n=FF\r\n");
+                    "quoted-printable\r\n\r\n=FF\r\n");
 }
 
 static void what_may_not_be_changed_is_refused(void **state)
@@ -154,11 +163,15 @@ static void what_may_not_be_changed_is_refused(void **state)
     is_refused(VERSION PLAIN CTE "base64\r\n\r\n\xff\r\n");
     is_refused(VERSION PLAIN CTE "x-uuencode\r\n\r\n\xff\r\n");
     is_refused(VERSION "Content-Type: message/rfc822\r\n\r\nSubject: y\r\n\r\n\xff\r\n");
-    is_refused(VERSION "Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\n\xff\r\n--b--\r\n");
-    is_refused(VERSION "Content-Type: multipart/encrypted; boundary=b\r\n\r\n--b\r\n\r\n\xff\r\n--b--\r\n");
+    is_refused(VERSION
+               "Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\n\xff\r\n--b--\r\n");
+    is_refused(VERSION
+               "Content-Type: multipart/encrypted; boundary=b\r\n\r\n--b\r\n\r\n\xff\r\n--b--\r\n");
     is_refused(VERSION "Content-Type: multipart/mixed\r\n\r\n--b\r\n\r\n\xff\r\n--b--\r\n");
-    is_refused(VERSION "Content-Type: multipart/mixed; boundary=other\r\n\r\n--b\r\n\r\n\xff\r\n--b--\r\n");
-    is_refused(VERSION "Content-Type: multipart/mixed; boundary=b\r\n" CTE "base64\r\n\r\n--b\r\n\r\n\xff\r\n--b--\r\n");
+    is_refused(VERSION
+               "Content-Type: multipart/mixed; boundary=other\r\n\r\n--b\r\n\r\n\xff\r\n--b--\r\n");
+    is_refused(VERSION "Content-Type: multipart/mixed; boundary=b\r\n" CTE
+                       "base64\r\n\r\n--b\r\n\r\n\xff\r\n--b--\r\n");
     is_refused(VERSION "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
                        "Content-Type: message/rfc822\r\n\r\nSubject: y\r\n\r\n\xff\r\n--b--\r\n");
 }
@@ -170,7 +183,8 @@ static void too_deep_is_refused(void **state)
     size_t n = (size_t)snprintf(in, sizeof in, VERSION);
     for (int i = 0; i <= MIME_DEPTH_MAX; i++)
         n += (size_t)snprintf(in + n, sizeof in - n,
-                              "Content-Type: multipart/mixed; boundary=b%d.\r\n\r\n--b%d.\r\n", i, i);
+                              "Content-Type: multipart/mixed; boundary=b%d.\r\n\r\n--b%d.\r\n", i,
+                              i);
     snprintf(in + n, sizeof in - n, "\r\n\xff\r\n");
     is_refused(in);
 }

@@ -6,10 +6,10 @@
 #include "base/rng.h"
 #include "worker/lane/fates.h"
 
-#define YAML(jitter)                                                                       \
-    "node: a\n"                                                                            \
-    "listen: [{address: 0.0.0.0, port: 25}]\n"                                             \
-    "pools: {p: {lanes: [{address: 192.0.2.10, ehlo: out10.example.net}]}}\n"              \
+#define YAML(jitter)                                                                             \
+    "node: a\n"                                                                                  \
+    "listen: [{address: 0.0.0.0, port: 25}]\n"                                                   \
+    "pools: {p: {lanes: [{address: 192.0.2.10, ehlo: out10.example.net}]}}\n"                    \
     "queue: {retry_first: 15m, retry_greylist: 5m, retry_max: 4h, retry_max_transactional: 1h, " \
     "retry_jitter_percent: " #jitter "}\n"
 
@@ -69,7 +69,8 @@ static void jitter_stays_within_its_percentage_and_uses_it(void **state)
     }
     assert_in_range(least, 720, 730);
     assert_in_range(most, 1070, 1080);
-    assert_int_equal(plain(c, false, 1, REASON_REMOTE_TEMP), plain(c, false, 1, REASON_REMOTE_TEMP));
+    assert_int_equal(plain(c, false, 1, REASON_REMOTE_TEMP),
+                     plain(c, false, 1, REASON_REMOTE_TEMP));
     config_free(&c);
 }
 

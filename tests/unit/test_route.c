@@ -1,19 +1,20 @@
 /*
- * The choice of lanes: sticky, by weight, the same in every process; and what is never connected to.
+ * The choice of lanes: sticky, by weight, the same in every process; and what is never connected
+ * to.
  */
 #include "tests/sim/sim_conn.h"
 #include "tests/unit/lane_support.h"
 
-#define YAML                                                                              \
-    "node: a\n"                                                                           \
-    "listen: [{address: 0.0.0.0, port: 25}]\n"                                            \
-    "pools:\n"                                                                            \
-    "  p: {lanes: [{address: 192.0.2.10-192.0.2.17, ehlo: out%d.example.net}]}\n"         \
-    "  w: {lanes: [{address: 192.0.2.31, ehlo: w1.example.net}, "                         \
-    "{address: 192.0.2.32, ehlo: w2.example.net, weight: 3}]}\n"                          \
-    "tenants:\n"                                                                          \
-    "  one: {pool: p}\n"                                                                  \
-    "  two: {pool: p}\n"                                                                  \
+#define YAML                                                                      \
+    "node: a\n"                                                                   \
+    "listen: [{address: 0.0.0.0, port: 25}]\n"                                    \
+    "pools:\n"                                                                    \
+    "  p: {lanes: [{address: 192.0.2.10-192.0.2.17, ehlo: out%d.example.net}]}\n" \
+    "  w: {lanes: [{address: 192.0.2.31, ehlo: w1.example.net}, "                 \
+    "{address: 192.0.2.32, ehlo: w2.example.net, weight: 3}]}\n"                  \
+    "tenants:\n"                                                                  \
+    "  one: {pool: p}\n"                                                          \
+    "  two: {pool: p}\n"                                                          \
     "  heavy: {pool: w}\n"
 
 enum { DOMAINS = 4000 };
@@ -86,7 +87,8 @@ static void case_does_not_matter(void **state)
     for (unsigned i = 0; i < 50; i++) {
         char upper[32];
         snprintf(upper, sizeof upper, "D%u.TEST", i);
-        assert_int_equal(route_lane(&queue, tenant("one"), span_str(upper))->number, lane_of("one", i));
+        assert_int_equal(route_lane(&queue, tenant("one"), span_str(upper))->number,
+                         lane_of("one", i));
     }
 }
 
@@ -167,7 +169,8 @@ static uint32_t site_of(const char *a, uint16_t pa, const char *b, uint16_t pb)
     return site_intern(&queue, h, 2, NULL);
 }
 
-/* DNS-12: any order of answers and any numbers are one site, as long as they mean the same order of trying. */
+/* DNS-12: any order of answers and any numbers are one site, as long as they mean the same order of
+ * trying. */
 static void one_mx_set_is_one_site(void **state)
 {
     (void)state;
@@ -193,12 +196,12 @@ static bool may(uint32_t site, const char *address)
 static void addresses_that_are_never_contacted(void **state)
 {
     (void)state;
-    static const char *const never[] = {"0.0.0.0",   "0.1.2.3",     "127.0.0.1",       "127.255.0.1",
-                                        "10.0.0.1",  "172.16.0.1",  "192.168.1.1",     "100.64.0.1",
-                                        "224.0.0.1", "239.1.1.1",   "255.255.255.255", "169.254.0.1",
-                                        "::",        "::1",         "fe80::1",         "ff02::1",
-                                        "fc00::1",   "192.0.2.12" /* our lane; the listener is on all */};
-    static const char *const fine[] = {"192.0.2.99", "8.8.8.8",       "172.15.0.1", "172.32.0.1",
+    static const char *const never[] = {
+        "0.0.0.0",         "0.1.2.3",     "127.0.0.1",  "127.255.0.1", "10.0.0.1",
+        "172.16.0.1",      "192.168.1.1", "100.64.0.1", "224.0.0.1",   "239.1.1.1",
+        "255.255.255.255", "169.254.0.1", "::",         "::1",         "fe80::1",
+        "ff02::1",         "fc00::1",     "192.0.2.12" /* our lane; the listener is on all */};
+    static const char *const fine[] = {"192.0.2.99",  "8.8.8.8",       "172.15.0.1", "172.32.0.1",
                                        "100.128.0.1", "223.255.255.1", "2001:db8::1"};
     uint32_t s = site_make("mx.dest.test");
     for (size_t i = 0; i < ARRAY_COUNT(never); i++)

@@ -1,6 +1,7 @@
 /*
- * An outgoing dialog against a simulated peer: the same random dialogs from many seeds with bytes split and delayed at will, and each
- * state's own time limit. What must hold is written once, in the callbacks and in the peer.
+ * An outgoing dialog against a simulated peer: the same random dialogs from many seeds with bytes
+ * split and delayed at will, and each state's own time limit. What must hold is written once, in
+ * the callbacks and in the peer.
  */
 #include "tests/sim/sim_conn.h"
 #include "tests/unit/config_support.h"
@@ -8,11 +9,12 @@
 #include "base/rng.h"
 #include "worker/smtp/client.h"
 
-#define YAML                                                                              \
-    "node: a\n"                                                                           \
-    "listen: [{address: 0.0.0.0, port: 25}]\n"                                            \
-    "pools: {p: {lanes: [{address: 192.0.2.10, ehlo: out10.example.net}]}}\n"             \
-    "client: {connect: 1s, greeting: 2s, ehlo: 3s, mail: 4s, rcpt: 5s, data: 6s, dot: 8s, rset: 9s, quit: 1500ms}\n"
+#define YAML                                                                                      \
+    "node: a\n"                                                                                   \
+    "listen: [{address: 0.0.0.0, port: 25}]\n"                                                    \
+    "pools: {p: {lanes: [{address: 192.0.2.10, ehlo: out10.example.net}]}}\n"                     \
+    "client: {connect: 1s, greeting: 2s, ehlo: 3s, mail: 4s, rcpt: 5s, data: 6s, dot: 8s, rset: " \
+    "9s, quit: 1500ms}\n"
 
 enum { RCPTS_MAX = 6, JOBS = 4 };
 static const char content[] = "Subject: x\r\n\r\n..stuffed\r\nlast\r\n";
@@ -125,7 +127,7 @@ static void on_closed(void *owner)
     client = NULL;
 }
 
-static const struct client_events events = {on_idle, on_rcpt, on_dot,   on_more,
+static const struct client_events events = {on_idle, on_rcpt,   on_dot,   on_more,
                                             on_done, on_failed, on_closed};
 
 /* --- the peer: what came, and what it says --- */
@@ -161,8 +163,9 @@ static void end_it(void)
 /* A reply: mostly yes, else one of many kinds of no. 421 ends the connection, as it must. */
 static bool says_yes(const char *yes)
 {
-    static const char *const no[] = {"450 4.2.0 later\r\n", "550 5.1.1 no\r\n", "452 4.5.3 many\r\n",
-                                     "451-a\r\n451 b\r\n",   "555 5.5.4 what\r\n"};
+    static const char *const no[] = {"450 4.2.0 later\r\n", "550 5.1.1 no\r\n",
+                                     "452 4.5.3 many\r\n", "451-a\r\n451 b\r\n",
+                                     "555 5.5.4 what\r\n"};
     if (world.ended)
         return false;
     if (!world.odd || rng_below(&rng, 4) != 0) {
@@ -185,7 +188,8 @@ static void end_of_content(void)
     assert_true(heard.may_send_dot);
     if (world.rcpts_ok > 0)
         assert_string_equal(world.data, expected);
-    if (says_yes(world.rcpts_ok > 0 ? "250 2.0.0 taken\r\n" : "503 nobody\r\n") && world.rcpts_ok > 0)
+    if (says_yes(world.rcpts_ok > 0 ? "250 2.0.0 taken\r\n" : "503 nobody\r\n") &&
+        world.rcpts_ok > 0)
         world.taken++;
     world.data_bytes = 0;
     world.mail_ok = false;
@@ -198,8 +202,8 @@ static void on_command(const char *line)
     if (strncmp(line, "EHLO", 4) == 0) {
         char text[200];
         snprintf(text, sizeof text, "250-peer\r\n%s%s%s250 HELP\r\n",
-                 world.pipelining ? "250-PIPELINING\r\n" : "", world.chunking ? "250-CHUNKING\r\n" : "",
-                 world.size ? "250-SIZE 0\r\n" : "");
+                 world.pipelining ? "250-PIPELINING\r\n" : "",
+                 world.chunking ? "250-CHUNKING\r\n" : "", world.size ? "250-SIZE 0\r\n" : "");
         say(text);
     } else if (strncmp(line, "MAIL", 4) == 0) {
         assert_false(world.mail_ok);
@@ -280,7 +284,8 @@ static void start(uint64_t seed)
     memset(&world, 0, sizeof world);
     random_gate = false;
     jobs_wanted = 0;
-    struct client_settings set = {.config = config, .io = io, .wheel = &wheel, .ehlo = "out10.example.net"};
+    struct client_settings set = {
+        .config = config, .io = io, .wheel = &wheel, .ehlo = "out10.example.net"};
     assert_int_equal(ip_parse(span_str("192.0.2.25"), &set.target.to), 0);
     set.target.to_port = 25;
     set.target.timeout_ms = config->client.connect_ms;
@@ -324,8 +329,8 @@ static void pass_ms(uint64_t ms)
 }
 
 /*
- * Any replies, any splits, any offers: every job ends exactly once, the content arrives whole or not at all, no dot leaves before it
- * may, and the connection ends.
+ * Any replies, any splits, any offers: every job ends exactly once, the content arrives whole or
+ * not at all, no dot leaves before it may, and the connection ends.
  */
 static void random_dialogs(void **state)
 {
@@ -360,7 +365,8 @@ static void random_dialogs(void **state)
     assert_true(failed > 50);
 }
 
-/* Silence from the n-th command on: the stage that waits is named, after its own time and not before. */
+/* Silence from the n-th command on: the stage that waits is named, after its own time and not
+ * before. */
 static void each_stage_has_its_own_time(void **state)
 {
     (void)state;
@@ -369,7 +375,9 @@ static void each_stage_has_its_own_time(void **state)
         enum smtp_stage stage;
         uint64_t limit_ms;
     } rows[] = {
-        {1, STAGE_EHLO, 3000}, {2, STAGE_MAIL, 4000}, {3, STAGE_RCPT, 5000},
+        {1, STAGE_EHLO, 3000},
+        {2, STAGE_MAIL, 4000},
+        {3, STAGE_RCPT, 5000},
     };
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
         start(7);

@@ -1,5 +1,6 @@
 /*
- * The queue's index: messages by id, entries by recipient, lists; and a random run against a naive model.
+ * The queue's index: messages by id, entries by recipient, lists; and a random run against a naive
+ * model.
  */
 #include "base/rng.h"
 #include "worker/lane/store.h"
@@ -50,7 +51,8 @@ static void finds_what_was_added(void **state)
     assert_int_equal(store.entries.used, 0);
 }
 
-/* Recipients stay in order of their index, in whatever order recovery finds them: retries keep the order (CLI-23). */
+/* Recipients stay in order of their index, in whatever order recovery finds them: retries keep the
+ * order (CLI-23). */
 static void entries_are_in_order_of_index(void **state)
 {
     (void)state;

@@ -1,7 +1,8 @@
 /*
- * Invariants: an outbound belongs to one flow for its life; flow->opening counts those in RESOLVING and CONNECTING, flow->open the others
- * up to CLOSING, flow->closing those in CLOSING whose connection still exists; the idle list holds exactly those in OUT_IDLE that are not
- * just being given a message; deliver->busy counts those with a job.
+ * Invariants: an outbound belongs to one flow for its life; flow->opening counts those in RESOLVING
+ * and CONNECTING, flow->open the others up to CLOSING, flow->closing those in CLOSING whose
+ * connection still exists; the idle list holds exactly those in OUT_IDLE that are not just being
+ * given a message; deliver->busy counts those with a job.
  */
 #include "worker/lane/deliver_impl.h"
 
@@ -154,7 +155,8 @@ static void tell_one(struct outbound *o, bool permanent)
     struct flow *f = o->flow;
     struct qentry *e = flow_is_held(q, f) ? NULL : flow_next(q, f);
     if (e == NULL || (f->open > 0 && !permanent))
-        return; /* with other connections at work the site is not unreachable, it only takes no more of them */
+        return; /* with other connections at work the site is not unreachable, it only takes no more
+                   of them */
     flow_take(q, f, e);
     e->flow = 0;
     entry_set_state(q, e, ENTRY_NEW);
@@ -219,7 +221,8 @@ static void wait_idle(struct outbound *o)
     timer_set(o->deliver->queue->env.wheel, &o->timer, 1000ull * idle_s);
 }
 
-/* Gives the connection its next message if the flow may send one; false when there is nothing to do. */
+/* Gives the connection its next message if the flow may send one; false when there is nothing to
+ * do. */
 static bool employ(struct outbound *o)
 {
     struct queue *q = o->deliver->queue;
@@ -380,7 +383,8 @@ static void on_client_failed(void *owner, const struct client_failure *f)
     o->path.reason = failure_reason(f);
     bool hosts = f->reply == NULL || f->reply->code == 421; /* no verdict about the message */
     bool at_work = f->in_job || !id_is_none(o->job.id);
-    if (o->transactions == 0 && at_work && hosts && f->err != -ECANCELED) /* else a storm of connections */
+    if (o->transactions == 0 && at_work && hosts &&
+        f->err != -ECANCELED) /* else a storm of connections */
         flow_failed(o->deliver->queue, o->flow, o->path.reason, say);
     job_broken(o, f);
     leave_flow(o);

@@ -19,19 +19,20 @@ enum outbound_state {
     OUT_CLOSING
 };
 
-/* Where to connect: hosts in order of preference (equal ones shuffled), addresses of the current one. */
+/* Where to connect: hosts in order of preference (equal ones shuffled), addresses of the current
+ * one. */
 struct path {
     uint8_t order[LIMIT_MX_HOSTS];
-    uint8_t host_count, host;     /* host: next to resolve */
-    uint8_t ip_count, ip;         /* ip: next to try */
+    uint8_t host_count, host; /* host: next to resolve */
+    uint8_t ip_count, ip;     /* ip: next to try */
     uint8_t tried;
     struct ip ips[LIMIT_ADDRESSES_TRIED];
     const struct site_host *current;
-    enum reason reason;           /* of the last failure */
+    enum reason reason; /* of the last failure */
     enum smtp_stage stage;
-    char text[256];               /* of the last failure, for people */
-    bool all_permanent;           /* every host failed with "no such name / no address" */
-    bool other_family;            /* only a lane of the other family could reach a host */
+    char text[256];     /* of the last failure, for people */
+    bool all_permanent; /* every host failed with "no such name / no address" */
+    bool other_family;  /* only a lane of the other family could reach a host */
 };
 
 struct outbound {
@@ -39,34 +40,35 @@ struct outbound {
     struct deliver *deliver;
     struct flow *flow;
     struct outbound *next_idle, **idle_link;
+    struct outbound *next, **link; /* all of them */
     struct smtp_client *client;
-    struct timer timer;           /* idle limit; retry of a local shortage */
+    struct timer timer; /* idle limit; retry of a local shortage */
     struct dns_query query;
     struct path path;
     struct ip remote;
-    uint32_t transactions;        /* completed on this connection */
+    uint32_t transactions;          /* completed on this connection */
     uint64_t opened_ms, started_ms; /* the connection was begun, the transaction */
-    uint32_t *more;               /* IN_FLIGHT entries the peer wants in another transaction (CLI-06) */
+    uint32_t *more; /* IN_FLIGHT entries the peer wants in another transaction (CLI-06) */
     uint32_t more_count, more_room;
     /* the transaction under way: wiped as one */
     struct job {
         struct msg_id id;
         struct content *content;
         struct enq enq;
-        uint32_t *entries;        /* entries[i] took part as recipient i; 0 = settled */
+        uint32_t *entries; /* entries[i] took part as recipient i; 0 = settled */
         struct span *rcpts;
         uint16_t count;
         uint16_t accepted;
-        uint16_t chunk;           /* next piece of a chunked body */
+        uint16_t chunk; /* next piece of a chunked body */
     } job;
-    uint32_t room;                /* of job.entries and job.rcpts */
+    uint32_t room; /* of job.entries and job.rcpts */
     uint32_t *entry_room;
     struct span *rcpt_room;
     struct spool_read read;
     struct record_place reading;
-    uint8_t *piece;               /* chunk under way */
+    uint8_t *piece; /* chunk under way */
     size_t piece_bytes;
-    struct spool_wait fate_wait;  /* the DONE before is not durable yet */
+    struct spool_wait fate_wait; /* the DONE before is not durable yet */
     bool fate_pending;
     bool read_pending;
 };
@@ -74,13 +76,14 @@ struct outbound {
 struct deliver {
     struct queue *queue;
     struct pool outbounds;
+    struct outbound *all;
     uint32_t busy;
-    uint32_t idle;   /* in the lists of their flows */
+    uint32_t idle; /* in the lists of their flows */
     struct dead_host {
         uint64_t until_ms;
         struct ip ip;
         uint16_t lane;
-    } dead[1024];                 /* addresses that refused a lane lately, direct-mapped */
+    } dead[1024]; /* addresses that refused a lane lately, direct-mapped */
 };
 
 /* deliver_path.c: finding and opening a connection */
@@ -90,8 +93,9 @@ void path_next(struct outbound *o);
 void path_failed(struct outbound *o, enum smtp_stage stage, enum reason reason, struct span text);
 
 /*
- * Tells the master, should we die now, which message is worked on; returns the one before, to be put back. Only around the
- * handling of one event: a message that merely is under way must not be blamed.
+ * Tells the master, should we die now, which message is worked on; returns the one before, to be
+ * put back. Only around the handling of one event: a message that merely is under way must not be
+ * blamed.
  */
 static inline struct msg_id work_on(struct queue *q, struct msg_id id)
 {
@@ -127,7 +131,8 @@ NODISCARD int job_read(struct outbound *o, const struct qmsg *m,
                        void (*on_read)(struct spool_read *, int, const struct record_view *));
 /* Takes the next message of the flow. False: nothing to take. */
 bool job_take(struct outbound *o);
-/* Goes on with the recipients of the last message that the peer wants in another transaction. False: there are none (any more). */
+/* Goes on with the recipients of the last message that the peer wants in another transaction.
+ * False: there are none (any more). */
 bool job_take_more(struct outbound *o);
 /* They go back to the flow: the connection cannot be used for them. */
 void job_return_more(struct outbound *o);
@@ -144,7 +149,8 @@ extern const struct client_events outbound_client_events;
 /* Every address failed: back-off, and the next message is told. */
 void outbound_unreachable(struct outbound *o, bool permanent);
 void outbound_idle(struct outbound *o);
-/* The message came to nothing, the connection is as good as before: idle until the next turn, never by recursion. */
+/* The message came to nothing, the connection is as good as before: idle until the next turn, never
+ * by recursion. */
 void outbound_rest(struct outbound *o);
 /* Frees the outbound when nothing refers to it any more: no client, no read, no fate on its way. */
 void outbound_release(struct outbound *o);

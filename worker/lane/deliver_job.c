@@ -1,8 +1,8 @@
 /*
  * One transaction: which entries, their content, and what the peer said about each.
  *
- * Invariant: entries[i] is the entry of recipient i, IN_FLIGHT, or 0 once its outcome is settled. Content stays referenced until the
- * client no longer reads it.
+ * Invariant: entries[i] is the entry of recipient i, IN_FLIGHT, or 0 once its outcome is settled.
+ * Content stays referenced until the client no longer reads it.
  */
 #include "worker/lane/deliver_impl.h"
 
@@ -101,7 +101,8 @@ static uint32_t rcpts_most(const struct outbound *o)
     return most;
 }
 
-/* The recipients of one message and one domain that are ready in this flow share a transaction (CLI-05, CLI-26). */
+/* The recipients of one message and one domain that are ready in this flow share a transaction
+ * (CLI-05, CLI-26). */
 static void take_entries(struct outbound *o, struct qentry *first)
 {
     struct queue *q = outbound_queue(o);
@@ -344,7 +345,8 @@ bool job_on_dot(void *owner)
         return true;
     o->job.chunk = 1;
     if (!has_open(o))
-        return true; /* sent ahead, and everybody has been refused meanwhile: there is no doubt to note */
+        return true; /* sent ahead, and everybody has been refused meanwhile: there is no doubt to
+                        note */
     const struct qmsg *m = outbound_msg(o);
     if (outbound_queue(o)->tenants[m->tenant].in_doubt == IN_DOUBT_RETRY) {
         note_dot(o, NULL);
@@ -438,8 +440,9 @@ static void in_doubt(struct outbound *o, const struct client_failure *f)
 }
 
 /*
- * Whose fault was it? A reply in the middle of the content is about the message. A connection that ended is the host's own trouble and
- * uses up no attempt (CLI-10), unless the final dot was out (CLI-09) or a fresh connection died without a word at this message.
+ * Whose fault was it? A reply in the middle of the content is about the message. A connection that
+ * ended is the host's own trouble and uses up no attempt (CLI-10), unless the final dot was out
+ * (CLI-09) or a fresh connection died without a word at this message.
  */
 void job_broken(struct outbound *o, const struct client_failure *f)
 {
@@ -458,6 +461,7 @@ void job_broken(struct outbound *o, const struct client_failure *f)
                (f->dot_sent || f->stage == STAGE_DATA || fresh)) {
         in_doubt(o, f);
     } else {
-        return_all(o, !fresh); /* at which a fresh connection ended must not stand in the way of others */
+        return_all(
+            o, !fresh); /* at which a fresh connection ended must not stand in the way of others */
     }
 }

@@ -1,6 +1,7 @@
 /*
- * Where to connect (RFC 5321 5.1): hosts by preference, equal ones in random order; the addresses of a host in resolver order; at
- * most LIMIT_MX_TRIED hosts and LIMIT_ADDRESSES_TRIED addresses an attempt.
+ * Where to connect (RFC 5321 5.1): hosts by preference, equal ones in random order; the addresses
+ * of a host in resolver order; at most LIMIT_MX_TRIED hosts and LIMIT_ADDRESSES_TRIED addresses an
+ * attempt.
  */
 #include "worker/lane/deliver_impl.h"
 
@@ -78,7 +79,8 @@ void path_failed(struct outbound *o, enum smtp_stage stage, enum reason reason, 
         p->all_permanent = false;
     snprintf(p->text, sizeof p->text, "%.*s", (int)(text.n < 255 ? text.n : 255),
              (const char *)text.p);
-    if (stage != STAGE_CONNECT || reason == REASON_CONNECT_FAILED || reason == REASON_CONNECT_TIMEOUT)
+    if (stage != STAGE_CONNECT || reason == REASON_CONNECT_FAILED ||
+        reason == REASON_CONNECT_TIMEOUT)
         mark_dead(o);
 }
 
@@ -111,9 +113,11 @@ static void take_ips(struct outbound *o, const struct ip *ips, unsigned count)
     if (p->ip_count > 0)
         return;
     char text[200];
-    snprintf(text, sizeof text, "%s has no address that lane %s may use (%u of the other family, %u refused)",
+    snprintf(text, sizeof text,
+             "%s has no address that lane %s may use (%u of the other family, %u refused)",
              p->current->name, q->lanes[o->flow->lane].name, wrong_family, refused);
-    path_failed(o, STAGE_CONNECT, refused > 0 ? REASON_LOOP : REASON_DNS_NO_ADDRESS, span_str(text));
+    path_failed(o, STAGE_CONNECT, refused > 0 ? REASON_LOOP : REASON_DNS_NO_ADDRESS,
+                span_str(text));
     if (wrong_family > 0 && refused == 0) {
         p->all_permanent = false; /* another lane could reach it */
         p->other_family = p->tried == 0;

@@ -1,7 +1,8 @@
 /*
  * What one transaction sends: whether the peer can take it, as it is or made 7-bit.
  *
- * Invariant: from job_send on the content is either in job.content (the peer gets it piece by piece as it is) or whole in piece, converted.
+ * Invariant: from job_send on the content is either in job.content (the peer gets it piece by piece
+ * as it is) or whole in piece, converted.
  */
 #include "worker/lane/deliver_impl.h"
 
@@ -68,7 +69,8 @@ static void refuse(struct outbound *o, enum reason reason, struct smtp_enhanced 
     outbound_rest(o);
 }
 
-/* What the peer cannot take is found before a byte is sent (EXT-02, EXT-21). True: it can, as far as that goes. */
+/* What the peer cannot take is found before a byte is sent (EXT-02, EXT-21). True: it can, as far
+ * as that goes. */
 static bool peer_can(struct outbound *o, uint64_t raw_bytes)
 {
     const struct smtp_offer *offer = smtp_client_offer(o->client);
@@ -105,7 +107,8 @@ void job_content_failed(struct outbound *o, enum reason reason)
     if (reason != REASON_DAMAGED) {
         job_content_lost(o);
     } else {
-        for (unsigned i = 0; i < o->job.count; i++) { /* parked: a damaged message is reported, never sent */
+        for (unsigned i = 0; i < o->job.count;
+             i++) { /* parked: a damaged message is reported, never sent */
             struct qentry *e = store_entry(&q->store, o->job.entries[i]);
             flow_at(q, e->flow)->in_flight--;
             e->flow = 0;
@@ -166,7 +169,8 @@ static void send_converted(struct outbound *o)
     o->piece_bytes = w.n;
     if (r != 0) {
         refuse(o, REASON_NO_8BIT, (struct smtp_enhanced){5, 6, 3},
-               "the message is 8-bit, cannot be converted, and the host does not take that (8BITMIME)");
+               "the message is 8-bit, cannot be converted, and the host does not take that "
+               "(8BITMIME)");
         return;
     }
     l.piece = span_of(o->piece, o->piece_bytes);

@@ -1,7 +1,8 @@
 #include "worker/lane/due.h"
 
-/* Invariant: an entry with due time t stands in near[t % SLOTS] when t's block is the block of now, or in
- * far[block % SLOTS] otherwise; times in the past are filed under now. Entries remember their filed second in due_s. */
+/* Invariant: an entry with due time t stands in near[t % SLOTS] when t's block is the block of now,
+ * or in far[block % SLOTS] otherwise; times in the past are filed under now. Entries remember their
+ * filed second in due_s. */
 
 enum { STEP_BACK_S = 60 /* less than this is waited for */ };
 

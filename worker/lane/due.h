@@ -1,9 +1,10 @@
 /*
- * due - entries waiting for their next attempt: a two-level wheel of seconds over lists of entry indices.
+ * due - entries waiting for their next attempt: a two-level wheel of seconds over lists of entry
+ * indices.
  *
- * Costs nothing per entry beyond the entry's own links. Wall-clock seconds, because due times outlive the process. A clock
- * that steps forward makes entries due; one that steps back makes them wait until it has come there again: neither loses
- * anything, and neither makes a storm.
+ * Costs nothing per entry beyond the entry's own links. Wall-clock seconds, because due times
+ * outlive the process. A clock that steps forward makes entries due; one that steps back makes them
+ * wait until it has come there again: neither loses anything, and neither makes a storm.
  */
 #ifndef WORKER_DUE_H
 #define WORKER_DUE_H
@@ -21,7 +22,8 @@ struct due {
 };
 
 /* on_due is called for each entry that has become due, in no list any more. */
-void due_init(struct due *d, uint32_t now_s, void (*on_due)(void *ctx, struct qentry *e), void *ctx);
+void due_init(struct due *d, uint32_t now_s, void (*on_due)(void *ctx, struct qentry *e),
+              void *ctx);
 /* Files e under e->due_s; what is due already fires at the next advance. */
 void due_add(struct due *d, const struct store *s, struct qentry *e);
 void due_remove(struct due *d, const struct store *s, struct qentry *e);

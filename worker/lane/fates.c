@@ -125,8 +125,8 @@ static void finish(struct queue *q, const struct fate_set *set, enum fate fate,
                    const struct fate_facts *f, struct spool_wait *wait)
 {
     static const char *const words[FATE_COUNT] = {
-        [FATE_DELIVERED] = "delivered", [FATE_BOUNCED] = "failed",
-        [FATE_EXPIRED] = "expired",     [FATE_DELETED] = "deleted",
+        [FATE_DELIVERED] = "delivered",     [FATE_BOUNCED] = "failed",
+        [FATE_EXPIRED] = "expired",         [FATE_DELETED] = "deleted",
         [FATE_HANDED_OVER] = "handed-over",
     };
     struct qentry *const *entries = set->entries;
@@ -177,27 +177,32 @@ uint64_t retry_wait_s(const struct config *c, bool transactional, unsigned attem
     return (s * 1000 - span + dice % (2 * span + 1) + 999) / 1000;
 }
 
-/* The recipients of a message that fail together wait for the same time: they are tried together again (CLI-23). */
+/* The recipients of a message that fail together wait for the same time: they are tried together
+ * again (CLI-23). */
 static uint32_t retry_due(const struct queue *q, const struct qmsg *m, unsigned attempts,
                           enum reason reason)
 {
     uint32_t dice = hash_u64(((uint64_t)id_hash(m->id) << 16) + attempts);
-    uint64_t due = queue_now_unix_s(q) + retry_wait_s(q->env.config, m->class_ == CLASS_TRANSACTIONAL,
-                                                      attempts, reason, dice);
+    uint64_t due =
+        queue_now_unix_s(q) +
+        retry_wait_s(q->env.config, m->class_ == CLASS_TRANSACTIONAL, attempts, reason, dice);
     return due > m->expires_s ? m->expires_s : (uint32_t)due;
 }
 
-/* A full mailbox, or a 5yz that says it will pass, is waited for, but not for as long as the queue's lifetime. */
+/* A full mailbox, or a 5yz that says it will pass, is waited for, but not for as long as the
+ * queue's lifetime. */
 static void shorten_lifetime(const struct queue *q, struct qmsg *m, const struct fate_facts *f)
 {
-    uint32_t most = f->status.class_ == 5                ? REFUSED_LIFETIME_S
-                    : f->reason == REASON_MAILBOX_FULL ? q->env.config->queue.mailbox_full_lifetime_s
-                                                       : 0;
+    uint32_t most = f->status.class_ == 5 ? REFUSED_LIFETIME_S
+                    : f->reason == REASON_MAILBOX_FULL
+                        ? q->env.config->queue.mailbox_full_lifetime_s
+                        : 0;
     if (most > 0 && m->expires_s > m->received_s + most)
         m->expires_s = m->received_s + most;
 }
 
-/* A DOT is in the log: an outcome that changes nothing follows it, or a crash would leave the recipient in doubt. */
+/* A DOT is in the log: an outcome that changes nothing follows it, or a crash would leave the
+ * recipient in doubt. */
 static void settle_doubt(struct queue *q, struct qentry *e)
 {
     if (!e->in_doubt)
@@ -295,7 +300,8 @@ bool fates_apply(struct queue *q, const struct fate_set *set, enum verdict verdi
     return false;
 }
 
-void fates_local(struct queue *q, struct qentry *e, enum verdict verdict, const struct fate_facts *f)
+void fates_local(struct queue *q, struct qentry *e, enum verdict verdict,
+                 const struct fate_facts *f)
 {
     fates_apply(q, &(struct fate_set){.entries = &e, .count = 1}, verdict, f, NULL);
 }
@@ -307,7 +313,8 @@ void fates_end(struct queue *q, struct qentry *e, enum fate fate, const struct f
             e->cancel = (uint8_t)fate;
         return;
     }
-    if (e->state == ENTRY_BOUNCE_DUE) { /* its fate is recorded already: only the notification is given up */
+    if (e->state ==
+        ENTRY_BOUNCE_DUE) { /* its fate is recorded already: only the notification is given up */
         struct note_facts n = {.type = RECORD_DONE};
         note(q, &(struct fate_set){.entries = &e, .count = 1}, &n, f);
         shard_note(n.lane->shard, &n, NULL);

@@ -1,6 +1,7 @@
 /*
- * Invariants: an entry is in the share (flow, tenant, class) of its message and nowhere else; a share exists while
- * its list is not empty and stands in the ring of its flow and class; ready[class] counts the entries of that ring.
+ * Invariants: an entry is in the share (flow, tenant, class) of its message and nowhere else; a
+ * share exists while its list is not empty and stands in the ring of its flow and class;
+ * ready[class] counts the entries of that ring.
  */
 #include "worker/lane/flow.h"
 
@@ -152,9 +153,9 @@ static bool may_go(const struct queue *q, const struct share *s)
 }
 
 /*
- * Every share has used up its turn: all that may go get as many rounds as the first of them needs to be
- * served. A message with many recipients can leave a share far below zero, so one round may not be enough.
- * False: none may go.
+ * Every share has used up its turn: all that may go get as many rounds as the first of them needs
+ * to be served. A message with many recipients can leave a share far below zero, so one round may
+ * not be enough. False: none may go.
  */
 static bool top_up(struct queue *q, struct flow *f, unsigned class_)
 {
@@ -179,7 +180,8 @@ static bool top_up(struct queue *q, struct flow *f, unsigned class_)
     return true;
 }
 
-/* Deficit round robin over the tenants of one class; a held tenant is passed over and saves nothing up. */
+/* Deficit round robin over the tenants of one class; a held tenant is passed over and saves nothing
+ * up. */
 static struct qentry *next_of_class(struct queue *q, struct flow *f, unsigned class_)
 {
     uint32_t start = f->ring[class_];
@@ -274,7 +276,8 @@ static void refill(const struct queue *q, struct flow *f)
         f->connect_tokens = lim->new_connections_per_s > 0 ? lim->new_connections_per_s : 1;
 }
 
-/* One timer serves every wait: an earlier wake-up only looks again, a later one would be a stall. */
+/* One timer serves every wait: an earlier wake-up only looks again, a later one would be a stall.
+ */
 static void wake_in(struct queue *q, struct flow *f, uint64_t ms)
 {
     if (!timer_is_set(&f->timer) || f->timer.due_ms > q->env.wheel->now_ms + ms)
@@ -415,10 +418,12 @@ static bool buckets_full(struct queue *q, struct flow *f)
 {
     const struct config_limits *lim = limits_of(q, f);
     refill(q, f);
-    return f->message_tokens >= lim->messages_per_s && f->connect_tokens >= lim->new_connections_per_s;
+    return f->message_tokens >= lim->messages_per_s &&
+           f->connect_tokens >= lim->new_connections_per_s;
 }
 
-/* What a flow has learned outlives its mail, but not for ever: that would be one flow for each dead domain of a list. */
+/* What a flow has learned outlives its mail, but not for ever: that would be one flow for each dead
+ * domain of a list. */
 static uint64_t remembered_until_ms(const struct queue *q, const struct flow *f)
 {
     uint64_t longest = 1000ull * q->env.config->client.host_retry_max_s;
@@ -429,7 +434,8 @@ static uint64_t remembered_until_ms(const struct queue *q, const struct flow *f)
 
 void flow_release(struct queue *q, struct flow *f)
 {
-    if (f->ready[0] + f->ready[1] + f->in_flight + f->opening + f->open + f->closing > 0 || f->marked)
+    if (f->ready[0] + f->ready[1] + f->in_flight + f->opening + f->open + f->closing > 0 ||
+        f->marked)
         return;
     uint64_t now = queue_now_ms(q), until = remembered_until_ms(q, f);
     if (until > now) {

@@ -1,6 +1,6 @@
 /*
- * Holds of the operator: flags on lanes, tenants, sites and domains, so that holding a million messages is one assignment; a held message is
- * taken out of its list.
+ * Holds of the operator: flags on lanes, tenants, sites and domains, so that holding a million
+ * messages is one assignment; a held message is taken out of its list.
  */
 #include "worker/lane/site.h"
 
@@ -107,8 +107,9 @@ static void apply_to_entry(struct queue *q, struct qentry *e)
 }
 
 /*
- * After a change of holds all entries are looked at, some in each turn: those of domains that are held now, and those that are
- * held no longer. What is in flight meets its hold in entry_place when its attempt ends.
+ * After a change of holds all entries are looked at, some in each turn: those of domains that are
+ * held now, and those that are held no longer. What is in flight meets its hold in entry_place when
+ * its attempt ends.
  */
 void holds_turn(struct queue *q)
 {
@@ -131,7 +132,8 @@ bool hold_applies_to_site(const struct queue *q, const struct site *s)
 
 static void holds_apply(struct queue *q)
 {
-    q->held_all = false; /* queue.hold is an entry of the master's list, so that a release ends it */
+    q->held_all =
+        false; /* queue.hold is an entry of the master's list, so that a release ends it */
     for (uint32_t i = 0; i < q->hold_count; i++)
         q->held_all = q->held_all || is_kind(&q->holds[i], "all");
     q->held_some = false;

@@ -58,7 +58,8 @@ int route_set_lanes(struct queue *q, const struct control_lane *lanes, uint32_t 
     return 0;
 }
 
-uint16_t route_tenant(const struct queue *q, const struct config_listener *l, const struct ip *client)
+uint16_t route_tenant(const struct queue *q, const struct config_listener *l,
+                      const struct ip *client)
 {
     const struct config *c = q->env.config;
     if (l != NULL && l->tenant[0] != '\0')
@@ -80,7 +81,8 @@ uint16_t route_tenant(const struct queue *q, const struct config_listener *l, co
     return found;
 }
 
-bool route_may_relay(const struct config *c, const struct config_listener *l, const struct ip *client)
+bool route_may_relay(const struct config *c, const struct config_listener *l,
+                     const struct ip *client)
 {
     if (l != NULL && l->role == ROLE_MX)
         return false;

@@ -1,5 +1,6 @@
 /*
- * Invariant: a domain in DOMAIN_ASKING has its query under way, and the entries that wait for it stand in d->resolving.
+ * Invariant: a domain in DOMAIN_ASKING has its query under way, and the entries that wait for it
+ * stand in d->resolving.
  */
 #include "worker/lane/site.h"
 
@@ -14,7 +15,8 @@
 enum {
     SITE_KEY_BYTES = LIMIT_MX_HOSTS * (LIMIT_DOMAIN_BYTES + 1) + 16,
     ROUTE_FRESH_MS = 1 << 30,
-    GONE_GRACE_S = 30 * 60,        /* NXDOMAIN of a domain that took mail lately: deferred so long (DNS-11) */
+    GONE_GRACE_S =
+        30 * 60, /* NXDOMAIN of a domain that took mail lately: deferred so long (DNS-11) */
     LATELY_S = 30 * 86400
 };
 
@@ -32,8 +34,9 @@ static int by_rank_and_name(const void *a, const void *b)
 }
 
 /*
- * The name of a site: "a,b;c" for a and b of equal preference before c. Any order of answers and any numbers that mean the same
- * order of trying are one site; two domains that want the same hosts in another order are not, since each has a right to its own.
+ * The name of a site: "a,b;c" for a and b of equal preference before c. Any order of answers and
+ * any numbers that mean the same order of trying are one site; two domains that want the same hosts
+ * in another order are not, since each has a right to its own.
  */
 static void site_key(const struct site_host *hosts, uint16_t count,
                      const struct config_route *route, struct text *t)
@@ -137,7 +140,8 @@ static bool say_no(struct resolve_failure *f, enum reason r, struct smtp_enhance
     return no(f, s.class_ == 4 ? VERDICT_TEMP : VERDICT_PERM, r, s);
 }
 
-/* Drops ourselves and everything not better than us (DNS-08), the null MX beside others, names too long. */
+/* Drops ourselves and everything not better than us (DNS-08), the null MX beside others, names too
+ * long. */
 static uint16_t usable_hosts(const struct queue *q, const struct dns_answer *a,
                              struct site_host hosts[LIMIT_MX_HOSTS], bool *looped)
 {
@@ -197,7 +201,8 @@ static bool judge(struct queue *q, struct domain *d, const struct dns_answer *a,
     switch (a->status) {
     case DNS_OK:
         return judge_hosts(q, d, a, f);
-    case DNS_NODATA: /* no MX: the domain itself is the host; whether it has an address shows later */
+    case DNS_NODATA: /* no MX: the domain itself is the host; whether it has an address shows later
+                      */
         memset(&implicit, 0, sizeof implicit);
         implicit.mx_count = 1;
         implicit.ttl_s = a->ttl_s;

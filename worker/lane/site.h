@@ -1,5 +1,6 @@
 /*
- * site - from a recipient's domain to the site that is throttled: static routes, or the MX set (RFC 5321 5.1).
+ * site - from a recipient's domain to the site that is throttled: static routes, or the MX set (RFC
+ * 5321 5.1).
  */
 #ifndef WORKER_SITE_H
 #define WORKER_SITE_H
@@ -18,7 +19,8 @@ struct resolve_failure {
 };
 /* Finds the site of a domain, from the table, a route, or by asking. */
 enum resolve_result site_resolve(struct queue *q, struct domain *d, struct resolve_failure *no);
-/* The site of a set of hosts, made when new; 0 when the pool is exhausted. Hosts are sorted by preference. */
+/* The site of a set of hosts, made when new; 0 when the pool is exhausted. Hosts are sorted by
+ * preference. */
 uint32_t site_intern(struct queue *q, struct site_host *hosts, uint16_t count,
                      const struct config_route *route);
 /* May this address be contacted (DNS-06)? Static routes may go anywhere. */

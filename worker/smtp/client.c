@@ -1,9 +1,10 @@
 /*
- * Invariants: commands are answered in order; `answered` never passes `sent`; the dot leaves only after on_dot said go; every
- * state has its own time limit (RFC 5321 4.5.3.2), never one for the transaction.
+ * Invariants: commands are answered in order; `answered` never passes `sent`; the dot leaves only
+ * after on_dot said go; every state has its own time limit (RFC 5321 4.5.3.2), never one for the
+ * transaction.
  *
- * A transaction is a list of commands: 0 = MAIL, 1..n = RCPT, n+1 = DATA or BDAT. With PIPELINING they are sent ahead, without it
- * each waits for the reply before it: the same code does both.
+ * A transaction is a list of commands: 0 = MAIL, 1..n = RCPT, n+1 = DATA or BDAT. With PIPELINING
+ * they are sent ahead, without it each waits for the reply before it: the same code does both.
  */
 #include "worker/smtp/client.h"
 
@@ -42,11 +43,11 @@ struct smtp_client {
     unsigned sent, answered; /* commands of the transaction */
     unsigned accepted;       /* recipients */
     bool use_bdat;
-    bool content_sent;       /* BDAT: content follows its command in the same flight */
+    bool content_sent; /* BDAT: content follows its command in the same flight */
     bool dot_sent;
     bool in_job;
-    bool dropped;            /* an offer that the peer refuses when it is used */
-    bool again;              /* the transaction starts anew after RSET */
+    bool dropped;                 /* an offer that the peer refuses when it is used */
+    bool again;                   /* the transaction starts anew after RSET */
     enum smtp_stage failed_stage; /* STAGE_COUNT = none */
     struct smtp_reply failed_reply;
     struct smtp_reply_reader reader;
@@ -56,12 +57,18 @@ static const struct {
     const char *name;
     enum smtp_stage stage;
 } states[CL_STATE_COUNT] = {
-    [CL_CONNECTING] = {"connecting", STAGE_CONNECT}, [CL_GREETING] = {"greeting", STAGE_GREETING},
-    [CL_EHLO] = {"ehlo", STAGE_EHLO},                [CL_HELO] = {"helo", STAGE_EHLO},
-    [CL_IDLE] = {"idle", STAGE_QUIT},                [CL_ENVELOPE] = {"envelope", STAGE_MAIL},
-    [CL_GATE] = {"gate", STAGE_DATA},                [CL_BODY] = {"body", STAGE_DATA},
-    [CL_DOT] = {"dot", STAGE_DOT},                   [CL_RSET] = {"rset", STAGE_QUIT},
-    [CL_QUIT] = {"quit", STAGE_QUIT},                [CL_CLOSING] = {"closing", STAGE_QUIT},
+    [CL_CONNECTING] = {"connecting", STAGE_CONNECT},
+    [CL_GREETING] = {"greeting", STAGE_GREETING},
+    [CL_EHLO] = {"ehlo", STAGE_EHLO},
+    [CL_HELO] = {"helo", STAGE_EHLO},
+    [CL_IDLE] = {"idle", STAGE_QUIT},
+    [CL_ENVELOPE] = {"envelope", STAGE_MAIL},
+    [CL_GATE] = {"gate", STAGE_DATA},
+    [CL_BODY] = {"body", STAGE_DATA},
+    [CL_DOT] = {"dot", STAGE_DOT},
+    [CL_RSET] = {"rset", STAGE_QUIT},
+    [CL_QUIT] = {"quit", STAGE_QUIT},
+    [CL_CLOSING] = {"closing", STAGE_QUIT},
 };
 
 static enum smtp_stage stage_now(const struct smtp_client *c)
@@ -245,12 +252,14 @@ static void push(struct smtp_client *c)
 /* --- end of a transaction --- */
 
 /*
- * A host that refuses what it offered: once in a session the offer is forgotten and the transaction begins anew. BODY= and SMTPUTF8 cannot be
- * left out, and recipients that were refused must not be asked again.
+ * A host that refuses what it offered: once in a session the offer is forgotten and the transaction
+ * begins anew. BODY= and SMTPUTF8 cannot be left out, and recipients that were refused must not be
+ * asked again.
  */
 static bool drop_offer(struct smtp_client *c, enum smtp_stage stage, const struct smtp_reply *r)
 {
-    bool refuses = r->code == 500 || r->code == 501 || r->code == 502 || r->code == 504 || r->code == 555;
+    bool refuses =
+        r->code == 500 || r->code == 501 || r->code == 502 || r->code == 504 || r->code == 555;
     if (c->dropped || !refuses)
         return false;
     if (stage == STAGE_MAIL && c->offer.size)
@@ -263,7 +272,8 @@ static bool drop_offer(struct smtp_client *c, enum smtp_stage stage, const struc
     return true;
 }
 
-/* The outcome is told at once; a transaction that the peer may still hold open is reset before the next one. */
+/* The outcome is told at once; a transaction that the peer may still hold open is reset before the
+ * next one. */
 static void settle(struct smtp_client *c, enum smtp_stage stage, const struct smtp_reply *r,
                    bool open)
 {
@@ -354,7 +364,8 @@ static void on_envelope_reply(struct smtp_client *c, const struct smtp_reply *r)
         push(c);
 }
 
-/* Replies that arrive while content leaves: of a pipelined envelope before BDAT, or an early refusal. */
+/* Replies that arrive while content leaves: of a pipelined envelope before BDAT, or an early
+ * refusal. */
 static void on_flight_reply(struct smtp_client *c, const struct smtp_reply *r)
 {
     unsigned last = c->job.rcpt_count + 1;
@@ -554,8 +565,8 @@ static const struct conn_events conn_table = {
     .on_closed = on_closed,
 };
 
-struct smtp_client *smtp_client_open(const struct client_settings *s, const struct client_events *ev,
-                                     void *owner)
+struct smtp_client *smtp_client_open(const struct client_settings *s,
+                                     const struct client_events *ev, void *owner)
 {
     struct smtp_client *c = malloc(sizeof *c);
     if (c == NULL)

@@ -1,9 +1,11 @@
 /*
- * smtp_client - one outgoing SMTP dialog: greeting, EHLO, transactions, QUIT (RFC 5321, 2920, 3030, 1870, 6531).
+ * smtp_client - one outgoing SMTP dialog: greeting, EHLO, transactions, QUIT (RFC 5321, 2920, 3030,
+ * 1870, 6531).
  *
  * Owner:  a delivery, which opens it, gives it one job at a time and hears what became of it.
  * Input:  replies from the connection, jobs, time.
- * Never:  chooses mail or hosts, decides what a reply means for a message, or sends a dot before the owner allowed it.
+ * Never:  chooses mail or hosts, decides what a reply means for a message, or sends a dot before
+ * the owner allowed it.
  */
 #ifndef WORKER_SMTP_CLIENT_H
 #define WORKER_SMTP_CLIENT_H
@@ -22,29 +24,32 @@ enum { CLIENT_RCPTS_MAX = 1000 };
 struct client_job {
     struct span sender;
     const struct span *rcpts;
-    unsigned rcpt_count;      /* 1..CLIENT_RCPTS_MAX */
-    bool utf8;                /* SMTPUTF8 must be given */
-    bool body_8bit;           /* BODY=8BITMIME */
-    uint64_t raw_bytes;       /* for SIZE=: without stuffing */
-    uint64_t wire_bytes;      /* of all pieces: equal to raw_bytes when nothing is stuffed */
-    bool stuffed;             /* holds doubled dots: DATA must be used */
-    struct span piece;        /* the first piece of the content; with trailing CRLF at the very end */
-    bool last;                /* it is the only one */
+    unsigned rcpt_count; /* 1..CLIENT_RCPTS_MAX */
+    bool utf8;           /* SMTPUTF8 must be given */
+    bool body_8bit;      /* BODY=8BITMIME */
+    uint64_t raw_bytes;  /* for SIZE=: without stuffing */
+    uint64_t wire_bytes; /* of all pieces: equal to raw_bytes when nothing is stuffed */
+    bool stuffed;        /* holds doubled dots: DATA must be used */
+    struct span piece;   /* the first piece of the content; with trailing CRLF at the very end */
+    bool last;           /* it is the only one */
 };
 
 struct client_events {
-    /* Ready for a job: after the handshake, and after each transaction that left the connection usable. */
+    /* Ready for a job: after the handshake, and after each transaction that left the connection
+     * usable. */
     void (*on_idle)(void *owner);
     /* Reply to RCPT i. */
     void (*on_rcpt)(void *owner, unsigned i, const struct smtp_reply *r);
-    /* The final dot (or last chunk) is about to be sent. True: go; false: wait for smtp_client_go. */
+    /* The final dot (or last chunk) is about to be sent. True: go; false: wait for smtp_client_go.
+     */
     bool (*on_dot)(void *owner);
     /* A piece has left; give the next by smtp_client_more. */
     void (*on_more)(void *owner);
     /* The transaction is over: the reply that decided it, and at what stage. */
     void (*on_done)(void *owner, enum smtp_stage stage, const struct smtp_reply *r);
-    /* The connection failed or the peer ended it; only on_closed follows. `r` is the reply that ended it, or NULL. `dot_sent`: the reply to the dot is
-       unknown. err: -errno, 0 = closed by the peer. */
+    /* The connection failed or the peer ended it; only on_closed follows. `r` is the reply that
+       ended it, or NULL. `dot_sent`: the reply to the dot is unknown. err: -errno, 0 = closed by
+       the peer. */
     void (*on_failed)(void *owner, const struct client_failure *f);
     void (*on_closed)(void *owner);
 };
@@ -64,8 +69,8 @@ struct client_settings {
     struct conn_target target;
 };
 /* Connects and greets. NULL: no connection slot or memory, try later. */
-struct smtp_client *smtp_client_open(const struct client_settings *s, const struct client_events *ev,
-                                     void *owner);
+struct smtp_client *smtp_client_open(const struct client_settings *s,
+                                     const struct client_events *ev, void *owner);
 /* Only after on_idle. */
 void smtp_client_send(struct smtp_client *c, const struct client_job *job);
 void smtp_client_more(struct smtp_client *c, struct span piece, bool last);
