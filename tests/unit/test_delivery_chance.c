@@ -89,19 +89,20 @@ static bool chance(unsigned of_1000)
 static void on_connect(void *ctx, struct sim_peer *p)
 {
     (void)ctx;
-    if (chance(chaos / 2)) {
-        sim_refuse(p, -ECONNREFUSED);
-        return;
-    }
     for (unsigned i = 0; i < SERVERS; i++) {
         if (servers[i].peer != NULL)
             continue;
         servers[i] = (struct server){.peer = p};
+        if (chance(chaos / 2)) {
+            servers[i].ended = true;
+            sim_refuse(p, -ECONNREFUSED);
+            return;
+        }
         sim_accept(p);
         sim_push_text(p, chance(chaos / 4) ? "554 go away\r\n" : "220 mx ESMTP\r\n");
         return;
     }
-    sim_refuse(p, -ECONNREFUSED);
+    fail(); /* more connections than the limits allow */
 }
 
 static void leave(struct server *s)
@@ -512,8 +513,9 @@ static void calm_down(void)
     chaos = 0;
     sim_disk_heal();
     queue_set_holds(&queue, NULL, 0);
-    for (unsigned i = 0; i < SERVERS; i++)
-        servers[i].hangs = servers[i].hangs && servers[i].peer != NULL && false;
+    for (unsigned i = 0; i < SERVERS; i++) /* what has skipped an answer must not go on */
+        if (servers[i].peer != NULL && servers[i].hangs && !servers[i].ended)
+            leave(&servers[i]);
     for (int i = 0; i < 60000 && !is_over(); i++) {
         sim_disk_run();
         /* A long step only when nobody waits for an answer: it would be a time-out. */
