@@ -64,8 +64,7 @@ void server_close(struct smtp_server *s);
 void server_drop(struct smtp_server *s);
 /* Takes up again after SV_WAIT: uses the input that was kept. */
 void server_resume(struct smtp_server *s, enum server_state st);
-/* A line in the log: "client ADDRESS what". Clients cannot flood the log: some a second, then their
- * number. */
+/* Logs "client ADDRESS what": some lines a second, then their number. */
 void server_note(struct smtp_server *s, const char *what);
 /* When all input that can be used has been: what has waited for this moment. */
 void server_settle(struct smtp_server *s);
