@@ -1,8 +1,7 @@
 /*
  * server_txn - the states of an inbound dialog and its one mail transaction.
  *
- * Owner:  the dialog; taken from a pool at MAIL, or for a chunk that came out of order, and wiped as
- *         one.
+ * Owner:  the dialog; taken from a pool at MAIL, or for a chunk out of order, and wiped as one.
  * Never:  outlives its dialog.
  */
 #ifndef WORKER_SMTP_SERVER_TXN_H
