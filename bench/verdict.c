@@ -30,8 +30,8 @@ static void print_sources(const json_t *sink)
     printf("\nby source address, as the sink saw it:\n");
     json_object_foreach(json_object_get(sink, "sources"), address, one)
     {
-        printf("  %-40s %10.0f messages %6.0f connections\n", address, report_number(one, "messages"),
-               report_number(one, "connections"));
+        printf("  %-40s %10.0f messages %6.0f connections\n", address,
+               report_number(one, "messages"), report_number(one, "connections"));
     }
 }
 
@@ -51,10 +51,12 @@ static int print(const json_t *source, const json_t *sink)
            "delivered", delivered, "lost", lost, "duplicated", doubled);
     printf("%-14s %12.0f\n%-14s %12.0f\n", "accept/s", report_number(source, "accepted_per_s"),
            "end-to-end/s", seconds > 0 ? delivered / seconds : 0);
-    printf("%-14s %9.1f ms p50 %9.1f ms p99\n", "accept", report_number(source, "latency.p50_us") / 1e3,
+    printf("%-14s %9.1f ms p50 %9.1f ms p99\n", "accept",
+           report_number(source, "latency.p50_us") / 1e3,
            report_number(source, "latency.p99_us") / 1e3);
     printf("%-14s %9.1f ms p50 %9.1f ms p99\n", "end to end",
-           report_number(sink, "latency.p50_us") / 1e3, report_number(sink, "latency.p99_us") / 1e3);
+           report_number(sink, "latency.p50_us") / 1e3,
+           report_number(sink, "latency.p99_us") / 1e3);
     print_sources(sink);
     bool good = accepted > 0 && lost == 0 && doubled == 0;
     printf("\n%s\n", good ? "every message arrived exactly once"

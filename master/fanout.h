@@ -3,8 +3,8 @@
  *
  * The process that holds a slot's shards is asked; its pieces go to the api as they come, with the
  * slot's number. A slot without a holder, one whose process dies, and one that does not answer in
- * time give a piece of status 503 or 504. The end is an empty last piece of no slot. Never: reads
- * the pieces, or keeps them.
+ * time give a piece of status 503 or 504. The end is an empty last piece of no slot.
+ * Never:  reads the pieces, or keeps them.
  */
 #ifndef MASTER_FANOUT_H
 #define MASTER_FANOUT_H

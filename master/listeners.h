@@ -5,7 +5,8 @@
  * The master binds them with its privileges and keeps them open, so that connections in a backlog
  * survive the restart of a worker. A socket with nobody behind it swallows its share of the
  * connections: a worker that stays away for long has its sockets closed, and bound again when it
- * comes back. Never: accepts.
+ * comes back.
+ * Never:  accepts.
  */
 #ifndef MASTER_LISTENERS_H
 #define MASTER_LISTENERS_H

@@ -2,7 +2,8 @@
  * outbox - frames that wait until a child reads.
  *
  * A frame goes out at once when nothing waits and the socket takes it; otherwise its bytes and
- * duplicates of its descriptors are kept, in order, up to OUTBOX_BYTES_MAX. Never: blocks.
+ * duplicates of its descriptors are kept, in order, up to OUTBOX_BYTES_MAX.
+ * Never:  blocks.
  */
 #ifndef MASTER_OUTBOX_H
 #define MASTER_OUTBOX_H

@@ -3,8 +3,9 @@
  *
  * Owner:  whoever embeds the slot (a worker's place in its generation, or the api).
  * Input:  events, with the time in milliseconds of a monotonic clock. A passed deadline is an event
- * as well. Output: what must be done to the process, through slot_ops. Never:  makes a system call,
- * reads a clock, or knows what the process does.
+ * as well.
+ * Output: what must be done to the process, through slot_ops.
+ * Never:  makes a system call, reads a clock, or knows what the process does.
  *
  * Death before READY doubles the back-off (0.1 s to 60 s). Death after READY restarts at once, but
  * only once in SLOT_QUICK_MS; more often than that is a failure like the others.

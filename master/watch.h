@@ -3,8 +3,8 @@
  *
  * A worker at work writes the time into its counters page at least once a second. One that has been
  * silent for WATCH_SILENCE_MS is killed, its successor recovers, and the message it was at counts
- * as the cause (poison.h). Never: watches a worker that is still recovering; that has a deadline of
- * its own.
+ * as the cause (poison.h).
+ * Never:  watches a worker that is still recovering; that has a deadline of its own.
  */
 #ifndef MASTER_WATCH_H
 #define MASTER_WATCH_H

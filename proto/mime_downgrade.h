@@ -4,8 +4,9 @@
  * Input:  a whole message in wire form: CRLF lines, dots doubled, no final dot.
  * Output: the same, every octet below 128: text parts with 8-bit octets become quoted-printable,
  * others base64, and their Content-Transfer-Encoding follows. Parts without such octets stay as
- * they are, byte for byte. Never:  touches what may not be encoded: signed or encrypted parts,
- * messages within the message, headers.
+ * they are, byte for byte.
+ * Never:  touches what may not be encoded: signed or encrypted parts, messages within the message,
+ *         headers.
  */
 #ifndef PROTO_MIME_DOWNGRADE_H
 #define PROTO_MIME_DOWNGRADE_H

@@ -3,8 +3,9 @@
  * 6531).
  *
  * Pure. Input is the line without CRLF, at most LIMIT_COMMAND_LINE_BYTES; the caller decides what
- * ends a line. Spans in the result point into the line. Never: knows the state of a session, or
- * which extensions are switched on (it reports what was given).
+ * ends a line. Spans in the result point into the line.
+ * Never:  knows the state of a session, or which extensions are switched on (it reports what was
+ *         given).
  */
 #ifndef PROTO_SMTP_COMMAND_H
 #define PROTO_SMTP_COMMAND_H
@@ -58,7 +59,8 @@ struct smtp_command {
 };
 
 enum smtp_parse_flags {
-    SMTP_PARSE_TOLERANT = 1 /* spaces after the verb, FROM: and TO: are let pass; missing <> never */
+    /* spaces after the verb, FROM: and TO: are let pass; missing <> never */
+    SMTP_PARSE_TOLERANT = 1
 };
 
 /*

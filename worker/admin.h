@@ -1,8 +1,10 @@
 /*
- * admin - answers the operator's questions about this worker's queue, and carries out what changes it.
+ * admin - answers the operator's questions about this worker's queue, and carries out what changes
+ * it.
  *
- * Owner:  the worker. A question that looks at every entry is worked off in slices, a little each turn, so that a million entries
- *         do not stop the mail. Answers are JSON texts, sent in pieces.
+ * Owner:  the worker. A question that looks at every entry is worked off in slices, a little each
+ *         turn, so that a million entries do not stop the mail. Answers are JSON texts, sent in
+ *         pieces.
  * Never:  reads spool files but through the shard.
  */
 #ifndef WORKER_ADMIN_H

@@ -100,7 +100,9 @@ static bool read_state(struct task *t, const char *v)
         t->filter.any_state = false;
         return true;
     }
-    task_fail(t, 400, "state=%s: expected ready, waiting, resolving, in-flight, held, parked or bounce-due", v);
+    task_fail(t, 400,
+              "state=%s: expected ready, waiting, resolving, in-flight, held, parked or bounce-due",
+              v);
     return false;
 }
 
@@ -129,8 +131,10 @@ static bool read_id(struct task *t, const char *v)
 
 static bool not_indexed(struct task *t, const char *v)
 {
-    task_fail(t, 400, "\"%s\": addresses are not indexed in memory; select by domain=, or find the id "
-                      "with `mochila events`", v);
+    task_fail(t, 400,
+              "\"%s\": addresses are not indexed in memory; select by domain=, or find the id "
+              "with `mochila events`",
+              v);
     return false;
 }
 
@@ -158,7 +162,8 @@ static bool site_matches(const struct queue *q, const char *want, uint32_t site)
     if (site == 0)
         return false;
     const struct site *s = site_at(q, site);
-    if (strcasecmp(s->key, want) == 0 || (s->provider != NULL && strcasecmp(s->provider, want) == 0))
+    if (strcasecmp(s->key, want) == 0 ||
+        (s->provider != NULL && strcasecmp(s->provider, want) == 0))
         return true;
     for (uint16_t i = 0; i < s->host_count; i++)
         if (strcasecmp(s->hosts[i].name, want) == 0)
@@ -169,9 +174,9 @@ static bool site_matches(const struct queue *q, const char *want, uint32_t site)
 bool filter_matches(const struct queue *q, const struct filter *f, const struct qentry *e)
 {
     const struct qmsg *m = store_msg(&q->store, e->msg);
-    return !f->nothing && (f->any_id || id_eq(m->id, f->id)) && (f->any_lane || m->lane == f->lane) &&
-           (f->any_tenant || m->tenant == f->tenant) && (f->any_domain || e->domain == f->domain) &&
-           (f->any_state || e->state == f->state) &&
+    return !f->nothing && (f->any_id || id_eq(m->id, f->id)) &&
+           (f->any_lane || m->lane == f->lane) && (f->any_tenant || m->tenant == f->tenant) &&
+           (f->any_domain || e->domain == f->domain) && (f->any_state || e->state == f->state) &&
            (f->any_site || site_matches(q, f->site, entry_site(q, e))) &&
            (f->any_reason || (uint8_t)entry_why(q, e) == f->reason);
 }

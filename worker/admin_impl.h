@@ -8,7 +8,12 @@
 
 #include <jansson.h>
 
-enum { ADMIN_SLICE = 20000, ADMIN_ROWS_PRESET = 100, ADMIN_ROWS_MAX = 10000, ADMIN_GROUPS_MAX = 100000 };
+enum {
+    ADMIN_SLICE = 20000,
+    ADMIN_ROWS_PRESET = 100,
+    ADMIN_ROWS_MAX = 10000,
+    ADMIN_GROUPS_MAX = 100000
+};
 
 /* Which entries are meant. */
 struct filter {
@@ -61,7 +66,8 @@ struct admin {
 };
 
 /* admin.c */
-void task_answer(struct task *t, int status, json_t *body); /* takes body; t is freed at the end of the turn */
+/* takes body; t is freed at the end of the turn */
+void task_answer(struct task *t, int status, json_t *body);
 void task_fail(struct task *t, int status, const char *fmt, ...) PRINTF_LIKE(3, 4);
 struct queue *task_queue(const struct task *t);
 

@@ -1,5 +1,6 @@
 /*
- * queue, retry, delete: sweeps over the entries in slices; rows of messages are filled from the log afterwards, one read at a time.
+ * queue, retry, delete: sweeps over the entries in slices; rows of messages are filled from the log
+ * afterwards, one read at a time.
  */
 #include "worker/admin_impl.h"
 
@@ -162,7 +163,8 @@ static json_t *group_row(const struct task *t, const struct group *g)
     json_object_set_new(row, "bounce_due", number(s[ENTRY_BOUNCE_DUE]));
     json_object_set_new(row, "oldest_s", number(now > g->oldest_s ? now - g->oldest_s : 0));
     if (g->next_due_s != UINT32_MAX)
-        json_object_set_new(row, "next_due_s", number(g->next_due_s > now ? g->next_due_s - now : 0));
+        json_object_set_new(row, "next_due_s",
+                            number(g->next_due_s > now ? g->next_due_s - now : 0));
     json_object_set_new(row, "reasons", reasons);
     return row;
 }
@@ -184,8 +186,10 @@ json_t *message_row(struct queue *q, const struct qentry *e, const struct enq *e
         struct enq_rcpt r;
         while (enq_rcpt_next(&s, &r))
             if (r.index == e->index)
-                json_object_set_new(row, "rcpt", json_stringn((const char *)r.address.p, r.address.n));
-        json_object_set_new(row, "sender", json_stringn((const char *)enq->sender.p, enq->sender.n));
+                json_object_set_new(row, "rcpt",
+                                    json_stringn((const char *)r.address.p, r.address.n));
+        json_object_set_new(row, "sender",
+                            json_stringn((const char *)enq->sender.p, enq->sender.n));
     }
     json_object_set_new(row, "lane", json_string(q->lanes[m->lane].name));
     json_object_set_new(row, "tenant", json_string(q->tenants[m->tenant].name));
@@ -213,7 +217,8 @@ static void add_row(struct task *t, const struct enq *enq)
 {
     struct queue *q = task_queue(t);
     struct qmsg *m = store_find(&q->store, t->sample_ids[t->sample_at]);
-    struct qentry *e = m == NULL ? NULL : store_find_entry(&q->store, m, (uint16_t)t->sample[t->sample_at]);
+    struct qentry *e =
+        m == NULL ? NULL : store_find_entry(&q->store, m, (uint16_t)t->sample[t->sample_at]);
     if (e != NULL)
         json_array_append_new(t->rows, message_row(q, e, enq));
     t->sample_at++;
@@ -232,9 +237,11 @@ static void finish_rows(struct task *t)
     json_t *rows = t->rows;
     t->rows = NULL;
     if (strcmp(t->verb, "delete") == 0)
-        task_answer(t, 200, json_pack("{s:I, s:o}", "matched", (json_int_t)t->matched, "sample", rows));
+        task_answer(t, 200,
+                    json_pack("{s:I, s:o}", "matched", (json_int_t)t->matched, "sample", rows));
     else
-        task_answer(t, 200, json_pack("{s:I, s:o}", "matched", (json_int_t)t->matched, "rows", rows));
+        task_answer(t, 200,
+                    json_pack("{s:I, s:o}", "matched", (json_int_t)t->matched, "rows", rows));
 }
 
 /* The next row: from the cache, or from the log. */
@@ -333,5 +340,6 @@ void admin_change_step(struct task *t)
     if (!sweep(t, is_delete ? delete : retry))
         return;
     log_note("%s by the operator: %llu recipients", t->verb, (unsigned long long)t->changed);
-    task_answer(t, 200, json_pack("{s:I}", is_delete ? "deleted" : "changed", (json_int_t)t->changed));
+    task_answer(t, 200,
+                json_pack("{s:I}", is_delete ? "deleted" : "changed", (json_int_t)t->changed));
 }

@@ -16,7 +16,8 @@ static json_t *number(uint64_t v)
     return json_integer((json_int_t)v);
 }
 
-/* Message text is whatever was sent: octets that are not UTF-8 become '?', so that the answer is JSON. */
+/* Message text is whatever was sent: octets that are not UTF-8 become '?', so that the answer is
+   JSON. */
 static json_t *message_text(struct span s)
 {
     json_t *j = json_stringn((const char *)s.p, s.n);
@@ -94,7 +95,8 @@ static void on_show_read(struct spool_read *r, int res, const struct record_view
     if (res == 0 && enq_read(v->meta, &e) == 0)
         show(t, &e, v->rest, NULL);
     else
-        show(t, NULL, span_of(NULL, 0), res == -EBADMSG ? "checksum does not match" : "cannot be read");
+        show(t, NULL, span_of(NULL, 0),
+             res == -EBADMSG ? "checksum does not match" : "cannot be read");
 }
 
 void admin_show_step(struct task *t)

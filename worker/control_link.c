@@ -1,5 +1,6 @@
 /*
- * The worker's end of the control socket. End of file means that the master died: finish what is in flight, and leave.
+ * The worker's end of the control socket. End of file means that the master died: finish what is in
+ * flight, and leave.
  */
 #include "worker/worker.h"
 
@@ -14,7 +15,8 @@
 enum {
     SEND_TRIES = 200,
     SEND_WAIT_MS = 10,
-    ORPHAN_DRAIN_S = 5 /* nobody tells us of dead peers any more, and a new node waits for our shards */
+    /* nobody tells us of dead peers any more, and a new node waits for our shards */
+    ORPHAN_DRAIN_S = 5
 };
 
 void control_link_send(struct worker *w, const struct control_frame *f)

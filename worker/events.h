@@ -1,8 +1,9 @@
 /*
- * events - one JSON line per fact of a message's life: accepted, attempt, delivered, deferred, failed, ...
+ * events - one JSON line per fact of a message's life: accepted, attempt, delivered, deferred,
+ * failed, ...
  *
- * Lines are collected and written with one write a turn. A descriptor that does not take them (full disk) costs lines, which are
- * counted, never mail.
+ * Lines are collected and written with one write a turn. A descriptor that does not take them (full
+ * disk) costs lines, which are counted, never mail.
  */
 #ifndef WORKER_EVENTS_H
 #define WORKER_EVENTS_H

@@ -1,6 +1,7 @@
 /*
- * Invariants: submission.pending counts the parts whose outcome is awaited; a part that was sent to a peer is found again by its token, which
- * names its place in the pool; a part whose submission has gone stays until its owner answered.
+ * Invariants: submission.pending counts the parts whose outcome is awaited; a part that was sent to
+ * a peer is found again by its token, which names its place in the pool; a part whose submission
+ * has gone stays until its owner answered.
  */
 #include "worker/intake_impl.h"
 
@@ -109,7 +110,8 @@ static int encode(struct intake_part *p, const struct submission *s, struct msg_
     return r;
 }
 
-/* Chunks follow the recipients: the list is put behind the meta, and the count into it, by encoding the envelope anew. */
+/* Chunks follow the recipients: the list is put behind the meta, and the count into it, by encoding
+   the envelope anew. */
 struct content *content_with_chunks(struct content *c, const struct record_place *places,
                                     const uint32_t *bytes, uint16_t count)
 {
@@ -185,7 +187,8 @@ static void wait_for_owner(struct intake_part *p)
     }
     if (p->waiting_link == NULL)
         waiting_add(p, &in->waiting);
-    /* A full ring or log is drained within a turn or two; an owner that is away takes longer to come. */
+    /* A full ring or log is drained within a turn or two; an owner that is away takes longer to
+       come. */
     bool here = p->lane->shard != NULL || exchange_holder(in->set.exchange, p->lane->owner) != NULL;
     if (here || !timer_is_set(&in->timer))
         timer_set(in->set.wheel, &in->timer, here ? FULL_MS : AWAY_MS);
@@ -196,7 +199,8 @@ static void drop_there(struct intake_part *p)
     struct exchange_frame f = {
         .kind = EXCHANGE_DROP, .token = p->token, .lane = p->lane->number, .meta = span_str("x")};
     if (exchange_send(p->peer, &f) != 0)
-        log_warn("the exchange is full: chunks of a message that did not come stay until compaction");
+        log_warn(
+            "the exchange is full: chunks of a message that did not come stay until compaction");
 }
 
 /* Pieces of the body that are in a log for this part, here or there, are not wanted any more. */
@@ -235,7 +239,8 @@ void part_done(struct intake_part *p, int res)
 
 static void on_local_enqueued(struct enqueue *x, int res)
 {
-    struct intake_part *p = (struct intake_part *)((char *)x - offsetof(struct intake_part, enqueue));
+    struct intake_part *p =
+        (struct intake_part *)((char *)x - offsetof(struct intake_part, enqueue));
     if (p->enqueue.chunk_count > 0) { /* the shard has taken the places over, or dropped them */
         p->chunks = NULL;
         p->chunk_count = 0;
@@ -434,7 +439,8 @@ int submission_open(struct intake *in, struct submission *s)
     return 0;
 }
 
-/* Gives every part its envelope; parts share the rest. The first part has the id that the client hears. */
+/* Gives every part its envelope; parts share the rest. The first part has the id that the client
+   hears. */
 static int make_contents(struct submission *s)
 {
     bool first = true;
@@ -560,7 +566,8 @@ void intake_on_ack(struct intake *in, struct peer *from, const struct exchange_f
 
 void intake_fail_peer(struct intake *in, struct peer *peer)
 {
-    struct intake_part *failed = NULL; /* an outcome may end other parts: those leave this list by themselves */
+    /* an outcome may end other parts: those leave this list by themselves */
+    struct intake_part *failed = NULL;
     for (struct intake_part *p = in->all; p != NULL; p = p->next_all) {
         if (p->peer != peer)
             continue;

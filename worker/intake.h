@@ -1,8 +1,10 @@
 /*
- * intake - brings an accepted message to the owners of its lanes and tells when it is durable everywhere.
+ * intake - brings an accepted message to the owners of its lanes and tells when it is durable
+ * everywhere.
  *
- * Owner:  the worker. A submission is embedded in the SMTP transaction; it has one part per lane concerned. A lane of this worker is a call, a lane
- *         of another worker is a frame through the exchange; the client hears 250 when every part is committed by its owner.
+ * Owner:  the worker. A submission is embedded in the SMTP transaction; it has one part per lane
+ *         concerned. A lane of this worker is a call, a lane of another worker is a frame through
+ *         the exchange; the client hears 250 when every part is committed by its owner.
  * Never:  answers before that; keeps a message for an owner that does not come (451 after a while).
  */
 #ifndef WORKER_INTAKE_H
@@ -23,7 +25,8 @@ struct submission_rcpt {
 };
 /* Filled by the caller, untouched until on_done. */
 struct submission {
-    void (*on_done)(struct submission *s, int res);  /* 0: durable everywhere; else the first -errno */
+    /* 0: durable everywhere; else the first -errno */
+    void (*on_done)(struct submission *s, int res);
     void (*on_chunk)(struct submission *s, int res); /* the chunk has been taken by all */
     struct enq enq;            /* id of the first part; without recipients and chunks */
     const struct submission_rcpt *rcpts;
@@ -59,7 +62,8 @@ NODISCARD int submission_open(struct intake *in, struct submission *s);
 void submission_chunk(struct submission *s, struct span chunk);
 /* The rest: on_done comes later. */
 void submission_commit(struct submission *s);
-/* The client went away or the message is refused; no callback comes. Also after on_done with an error; NULL parts are fine. */
+/* The client went away or the message is refused; no callback comes. Also after on_done with an
+   error; NULL parts are fine. */
 void submission_close(struct submission *s);
 
 /* From the exchange. */

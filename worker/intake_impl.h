@@ -20,7 +20,8 @@ struct intake_part {
     struct intake_part *next;          /* of the submission */
     struct intake_part *next_waiting, **waiting_link;
     struct intake_part *next_all, **all_link;
-    struct submission *submission;     /* NULL: the speaker has given up; freed when the answer is in */
+    /* NULL: the speaker has given up; freed when the answer is in */
+    struct submission *submission;
     struct intake *intake;
     enum part_state state;
     enum part_work work;

@@ -1,8 +1,8 @@
 /*
  * The owner's side: messages that another worker accepted for one of our lanes.
  *
- * Invariant: every ENQ and CHUNK frame is answered by exactly one ACK, when its commit is durable or has failed; a peer that has
- * gone is not answered, and what it left unfinished is dropped.
+ * Invariant: every ENQ and CHUNK frame is answered by exactly one ACK, when its commit is durable
+ * or has failed; a peer that has gone is not answered, and what it left unfinished is dropped.
  */
 #include "worker/intake_impl.h"
 
@@ -102,7 +102,8 @@ static struct remote_part *remote_add(struct intake *in, struct peer *p,
 
 static void on_enqueued(struct enqueue *x, int res)
 {
-    struct remote_part *r = (struct remote_part *)((char *)x - offsetof(struct remote_part, enqueue));
+    struct remote_part *r =
+        (struct remote_part *)((char *)x - offsetof(struct remote_part, enqueue));
     ack(r->peer, r->token, res);
     r->chunks = NULL; /* taken over by the shard, or dropped there */
     r->chunk_count = 0;

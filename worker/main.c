@@ -50,7 +50,8 @@ static void raise_limits(const struct config *c)
         log_warn("the limit of descriptors cannot be raised: %s", strerror(errno));
 }
 
-/* After the ring exists (its memory is charged to root then) and before anything of the world is read. */
+/* After the ring exists (its memory is charged to root then) and before anything of the world is
+   read. */
 static int drop_privileges(const struct config *c)
 {
     if (geteuid() != 0 || c->user[0] == '\0')

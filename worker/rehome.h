@@ -4,8 +4,9 @@
  * Owner:  the worker. Message by message, when an entry is due: read from the log here, submitted
  * to the new lane's owner like a message from a client, and ended here as "handed over" when it is
  * durable there. It gets a new id, because the two logs may meet in one worker; the event says
- * which. Never:  ends anything here before the other side has committed; a crash between the two
- * leaves both, so at most the hand-overs under way are delivered twice.
+ * which.
+ * Never:  ends anything here before the other side has committed; a crash between the two leaves
+ *         both, so at most the hand-overs under way are delivered twice.
  */
 #ifndef WORKER_REHOME_H
 #define WORKER_REHOME_H

@@ -1,6 +1,6 @@
 /*
- * START: may come in several frames when there are many lanes; the descriptors come with the first one:
- * configuration text, counters page, event log, one listener per entry of `listeners`.
+ * START: may come in several frames when there are many lanes; the descriptors come with the first
+ * one: configuration text, counters page, event log, one listener per entry of `listeners`.
  */
 #include "worker/worker.h"
 

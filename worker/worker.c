@@ -35,7 +35,8 @@ static int load_config(struct worker *w, const struct start *s)
 
 static int map_stats(struct worker *w, const struct start *s)
 {
-    void *p = mmap(NULL, sizeof(struct stats_page), PROT_READ | PROT_WRITE, MAP_SHARED, s->stats_fd, 0);
+    void *p =
+        mmap(NULL, sizeof(struct stats_page), PROT_READ | PROT_WRITE, MAP_SHARED, s->stats_fd, 0);
     if (p == MAP_FAILED)
         return -errno;
     w->stats = p;
@@ -257,8 +258,8 @@ void worker_drain(struct worker *w, uint32_t seconds)
     w->phase = WORKER_DRAINING;
     timer_stop(&w->wheel, &w->shard_timer);
     smtp_servers_drain(w->servers);
-    /* Ours are copies as long as the master lives; when it died they are the last, and clients must not be steered
-       to sockets at which nobody accepts any more. */
+    /* Ours are copies as long as the master lives; when it died they are the last, and clients must
+       not be steered to sockets at which nobody accepts any more. */
     for (uint32_t i = 0; i < w->listener_count; i++)
         close(w->listener_fds[i]);
     w->listener_count = 0;
@@ -373,7 +374,8 @@ int worker_run(struct worker *w)
         turn(w, &next_publish_ms);
     }
     exchange_leave(w->exchange);
-    struct control_frame drained = {.kind = CONTROL_DRAINED, .open = deliver_busy(w->queue.deliver)};
+    struct control_frame drained = {.kind = CONTROL_DRAINED,
+                                    .open = deliver_busy(w->queue.deliver)};
     control_link_send(w, &drained);
     events_flush(w->events, true);
     return 0;

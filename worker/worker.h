@@ -1,7 +1,9 @@
 /*
- * worker - composition root of mochila-worker: one loop that owns SMTP in, the shards, the lanes and SMTP out.
+ * worker - composition root of mochila-worker: one loop that owns SMTP in, the shards, the lanes
+ * and SMTP out.
  *
- * Owner:  main(). Everything a worker has hangs here; the modules below know only what they were given.
+ * Owner:  main(). Everything a worker has hangs here; the modules below know only what they were
+ *         given.
  * Input:  frames of the master (control descriptor), descriptors that came with START.
  */
 #ifndef WORKER_WORKER_H

@@ -2,8 +2,8 @@
  * arp_frame - Ethernet frames about who has an address: ARP (RFC 826, 5227) and neighbour discovery
  * (RFC 4861, 4862).
  *
- * Pure. Writes announcements and probes, reads who answers. Never: believes a frame whose checksum,
- * hop limit or lengths are wrong.
+ * Pure. Writes announcements and probes, reads who answers.
+ * Never:  believes a frame whose checksum, hop limit or lengths are wrong.
  */
 #ifndef NETD_ARP_FRAME_H
 #define NETD_ARP_FRAME_H

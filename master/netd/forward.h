@@ -12,8 +12,9 @@
  *             tcp dport 20000-39999 fwd ip to ip daddr map @v4_20000_39999 device "eth0" }
  *     }
  *
- * The table outlives this process: open connections go on while a new one starts. Owner: struct
- * netd. Never: rules in a table that is not ours.
+ * The table outlives this process: open connections go on while a new one starts.
+ * Owner:  struct netd.
+ * Never:  rules in a table that is not ours.
  */
 #ifndef NETD_FORWARD_H
 #define NETD_FORWARD_H

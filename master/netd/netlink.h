@@ -2,7 +2,8 @@
  * netlink - messages of rtnetlink and nfnetlink, written and read in memory.
  *
  * Pure: no sockets, no state. Numbers are in the byte order that the kernel wants in each place:
- * the caller of nl_put says which bytes. Never: a message over the buffer (`bad` instead).
+ * the caller of nl_put says which bytes.
+ * Never:  a message over the buffer (`bad` instead).
  */
 #ifndef NETD_NETLINK_H
 #define NETD_NETLINK_H

@@ -1,6 +1,6 @@
 /*
- * Replies that come before the content has left: the memory of the content is in use until the connection is gone, so the
- * transaction must not be told as over while a send still reads from it.
+ * Replies that come before the content has left: the memory of the content is in use until the
+ * connection is gone, so the transaction must not be told as over while a send still reads from it.
  */
 #include "tests/sim/sim_conn.h"
 #include "tests/unit/config_support.h"

@@ -1,6 +1,7 @@
 /*
- * The whole delivery side - queue, flows, connections, client, shard - against mail exchangers and a disk that misbehave by chance:
- * no recipient is forgotten, none is delivered twice unless a reply was lost, the ledger adds up and no memory is used after its end.
+ * The whole delivery side - queue, flows, connections, client, shard - against mail exchangers and
+ * a disk that misbehave by chance: no recipient is forgotten, none is delivered twice unless a
+ * reply was lost, the ledger adds up and no memory is used after its end.
  */
 #include "tests/sim/sim_conn.h"
 #include "tests/sim/sim_disk.h"
@@ -30,8 +31,10 @@ static const char yaml[] =
     "  held: {pool: p, in_doubt: hold}\n"
     "  fails: {pool: p, in_doubt: fail}\n"
     "routes:\n"
-    "  - {domain: a.example, via: '198.51.100.1:25', limits: {connections: 3, messages_per_connection: 5}}\n"
-    "  - {domain: '*', via: '198.51.100.2:25', limits: {connections: 2, messages_per_s: 50, recipients: 3}}\n"
+    "  - {domain: a.example, via: '198.51.100.1:25', limits: {connections: 3, "
+    "messages_per_connection: 5}}\n"
+    "  - {domain: '*', via: '198.51.100.2:25', limits: {connections: 2, messages_per_s: 50, "
+    "recipients: 3}}\n"
     "dns: {enabled: false}\n"
     "spool_options: {segment: 4M, reserve: 0, spares: 1}\n";
 
@@ -117,8 +120,9 @@ static void leave(struct server *s)
 /* Says `ok`, or something else; true when it was said. */
 static bool answer(struct server *s, const char *ok)
 {
-    static const char *const odd[] = {"451 later\r\n", "450 4.2.0 greylisted\r\n", "550 5.1.1 no\r\n",
-                                      "421 closing\r\n", "552 5.2.2 full\r\n", "500 what\r\n"};
+    static const char *const odd[] = {"451 later\r\n",      "450 4.2.0 greylisted\r\n",
+                                      "550 5.1.1 no\r\n",   "421 closing\r\n",
+                                      "552 5.2.2 full\r\n", "500 what\r\n"};
     if (!chance(chaos)) {
         sim_push_text(s->peer, ok);
         return true;
@@ -362,7 +366,8 @@ static void enqueue_now(struct sent *m)
     enq_put(&w, &e);
     for (unsigned i = 0; i < m->rcpts; i++) {
         char address[64];
-        snprintf(address, sizeof address, "u%u@%c.example", i, (char)('a' + (m->id.lo + i / 3) % 3));
+        snprintf(address, sizeof address, "u%u@%c.example", i,
+                 (char)('a' + (m->id.lo + i / 3) % 3));
         enq_put_rcpt(&w, &(struct enq_rcpt){.index = (uint16_t)i, .address = span_str(address)});
     }
     for (unsigned i = 0; i < m->chunks; i++)
@@ -493,7 +498,8 @@ static void check_all(void)
         struct sent *m = &sent[k];
         const struct qmsg *q = store_find(&queue.store, m->id);
         for (unsigned i = 0; i < m->rcpts && m->accepted; i++) {
-            const struct qentry *e = q == NULL ? NULL : store_find_entry(&queue.store, q, (uint16_t)i);
+            const struct qentry *e =
+                q == NULL ? NULL : store_find_entry(&queue.store, q, (uint16_t)i);
             if (e != NULL)
                 assert_int_equal(e->state, ENTRY_BOUNCE_DUE);
             else if (m->taken[i] == 0 && !m->deleted)
@@ -524,7 +530,8 @@ static void calm_down(void)
     if (!is_over())
         fail_msg("%u recipients do not move: ready %u waiting %u in flight %u held %u, %u open",
                  queue.store.entries.used, queue.counts[ENTRY_READY], queue.counts[ENTRY_WAITING],
-                 queue.counts[ENTRY_IN_FLIGHT], queue.counts[ENTRY_HELD], deliver_open(queue.deliver));
+                 queue.counts[ENTRY_IN_FLIGHT], queue.counts[ENTRY_HELD],
+                 deliver_open(queue.deliver));
 }
 
 static void stop(void)

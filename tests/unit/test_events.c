@@ -1,6 +1,6 @@
 /*
- * The lines of the event log: each is JSON of its own whatever a hostile client or server wrote, none is torn when the reader is
- * slow or the disk full, and what could not be written is counted.
+ * The lines of the event log: each is JSON of its own whatever a hostile client or server wrote,
+ * none is torn when the reader is slow or the disk full, and what could not be written is counted.
  */
 #include "base/rng.h"
 #include "worker/events.h"
@@ -139,7 +139,8 @@ static void test_too_long(void **state)
     end();
 }
 
-/* A reader that stops: lines are kept up to a bound, then dropped whole and counted; none blocks. */
+/* A reader that stops: lines are kept up to a bound, then dropped whole and counted; none
+   blocks. */
 static void test_slow_reader(void **state)
 {
     (void)state;
@@ -172,7 +173,8 @@ static void limit_files_to(rlim_t bytes)
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &r), 0);
 }
 
-/* A file system that fills up in the middle of a line: what comes later begins a line of its own. */
+/* A file system that fills up in the middle of a line: what comes later begins a line of its
+   own. */
 static void test_full_disk(void **state)
 {
     (void)state;
@@ -195,7 +197,8 @@ static void test_full_disk(void **state)
     ssize_t n = pread(fd, buf, sizeof buf, 0);
     assert_true(n > 5000);
     unsigned whole = 0, torn = 0;
-    for (char *at = buf, *nl; (nl = memchr(at, '\n', (size_t)(buf + n - at))) != NULL; at = nl + 1) {
+    for (char *at = buf, *nl; (nl = memchr(at, '\n', (size_t)(buf + n - at))) != NULL;
+         at = nl + 1) {
         json_t *o = json_loadb(at, (size_t)(nl - at), 0, NULL);
         whole += o != NULL;
         torn += o == NULL;

@@ -1,6 +1,7 @@
 /*
- * The rings between workers and what runs over them: frames arrive whole, once and in order whatever their sizes; a full ring
- * says so and always gets free again; a sleeping consumer is always woken; what the other side broke is noticed.
+ * The rings between workers and what runs over them: frames arrive whole, once and in order
+ * whatever their sizes; a full ring says so and always gets free again; a sleeping consumer is
+ * always woken; what the other side broke is noticed.
  */
 #include "base/crc.h"
 #include "base/rng.h"
@@ -25,7 +26,8 @@ enum { SMALL = 3 * LIMIT_BLOCK_BYTES /* 8 KB of data */, SEEDS = 200, STRESS_FRA
 
 /* Named here, so that the linker takes the simulated side before it meets the real one. */
 typedef void any_function(void);
-static any_function *const simulated[] = {(any_function *)io_watch_start, (any_function *)io_create};
+static any_function *const simulated[] = {(any_function *)io_watch_start,
+                                          (any_function *)io_create};
 
 static int memory(size_t bytes)
 {
@@ -45,7 +47,8 @@ static void map_both(struct ring *put, struct ring *take, size_t bytes)
 
 static int put_bytes_of(struct ring *r, const uint8_t *p, size_t n, bool urgent)
 {
-    struct span parts[3] = {span_of(p, n / 3), span_of(p + n / 3, 0), span_of(p + n / 3, n - n / 3)};
+    struct span parts[3] = {span_of(p, n / 3), span_of(p + n / 3, 0),
+                            span_of(p + n / 3, n - n / 3)};
     return ring_put(r, parts, 3, urgent);
 }
 
@@ -94,7 +97,8 @@ static void test_order(void **state)
     }
 }
 
-/* The largest frame fits an empty ring wherever that stands: or who waits for room waits for ever. */
+/* The largest frame fits an empty ring wherever that stands: or who waits for room waits for
+   ever. */
 static void test_empty_ring_takes_any_frame(void **state)
 {
     (void)state;
@@ -306,7 +310,8 @@ static void make_pair(struct io *io)
     for (unsigned i = 0; i < 2; i++) {
         ev.ctx = &heard[i];
         assert_int_equal(exchange_create(&sides[i], io, &ev), 0);
-        int fds[4] = {dup(i == 0 ? to : from), dup(i == 0 ? from : to), dup(wake[1 - i]), dup(wake[i])};
+        int fds[4] = {dup(i == 0 ? to : from), dup(i == 0 ? from : to), dup(wake[1 - i]),
+                      dup(wake[i])};
         assert_int_equal(
             exchange_peer_up(sides[i], 100 + 1 - i, i == 0 ? 7 : CONTROL_NO_SLOT, fds), 0);
     }
@@ -410,7 +415,8 @@ static void test_sleep_and_full(void **state)
     make_pair(io);
     assert_true(exchange_sleep(sides[1]));
     exchange_awake(sides[1]);
-    struct exchange_frame f = {.kind = EXCHANGE_CHUNK, .meta = span_str("m"), .rest = span_str("r")};
+    struct exchange_frame f = {
+        .kind = EXCHANGE_CHUNK, .meta = span_str("m"), .rest = span_str("r")};
     unsigned sent = 0;
     while (exchange_send(sender[0], &f) == 0)
         sent++;

@@ -1,6 +1,7 @@
 /*
- * Two workers' intakes with an exchange, shards and a clock of the test: what is told durable is durable as a whole at every
- * owner, and whatever goes wrong, no chunk is counted as living without a message.
+ * Two workers' intakes with an exchange, shards and a clock of the test: what is told durable is
+ * durable as a whole at every owner, and whatever goes wrong, no chunk is counted as living without
+ * a message.
  *
  * Side 0 speaks with clients, side 1 owns the lanes 1 and 3; lane 2 belongs to side 0.
  */
@@ -116,7 +117,8 @@ int shard_put_chunk(struct lane *lane, struct msg_id id, struct span chunk,
     if (is_full())
         return -ENOBUFS;
     assert_true(place_count + 1 < PLACES);
-    *place = (struct record_place){.segment = 1, .offset = 8 * ++place_count, .bytes = (uint32_t)chunk.n};
+    *place = (struct record_place){
+        .segment = 1, .offset = 8 * ++place_count, .bytes = (uint32_t)chunk.n};
     places[place_count] =
         (struct place){.id = id, .first = chunk.p[0], .bytes = (uint32_t)chunk.n, .live = true};
     waits[wait_count++] = (struct waiting){.chunk = wait};
@@ -425,7 +427,8 @@ static void test_failed_commit_drops_chunks(void **state)
     }
 }
 
-/* An owner that is full for a moment, or not ready yet, is asked again: the client does not hear of it. */
+/* An owner that is full for a moment, or not ready yet, is asked again: the client does not hear of
+   it. */
 static void test_owner_says_later(void **state)
 {
     (void)state;
@@ -471,7 +474,8 @@ static void test_owner_never_ready(void **state)
     end();
 }
 
-/* The first chunk went to the owner before; then the lane is ours. What is committed must be whole. */
+/* The first chunk went to the owner before; then the lane is ours. What is committed must be
+   whole. */
 static void test_lane_comes_home_between_chunks(void **state)
 {
     (void)state;

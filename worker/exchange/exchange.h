@@ -1,7 +1,8 @@
 /*
  * exchange - messages between the workers of a node: shared-memory rings, one eventfd a process.
  *
- * Owner:  the worker. Peers come and go by frames of the master. A peer that holds shards has a slot; others only send to us.
+ * Owner:  the worker. Peers come and go by frames of the master. A peer that holds shards has a
+ *         slot; others only send to us.
  * Input:  frames of peers (drained once a turn), the eventfd when we slept.
  * Never:  blocks, or wakes a peer that is awake.
  */
@@ -37,12 +38,15 @@ struct exchange_events {
     void (*on_up)(void *ctx, struct peer *p);
 };
 
-NODISCARD int exchange_create(struct exchange **out, struct io *io, const struct exchange_events *ev);
+NODISCARD int exchange_create(struct exchange **out, struct io *io,
+                              const struct exchange_events *ev);
 /* The context of the callbacks, when it is made after the exchange. */
 void exchange_set_context(struct exchange *x, void *ctx);
 void exchange_destroy(struct exchange **x);
-/* fds: ring to the peer, ring from the peer, eventfd of the peer, our eventfd; closed here. slot: CONTROL_NO_SLOT when it holds none. */
-NODISCARD int exchange_peer_up(struct exchange *x, uint64_t incarnation, uint32_t slot, const int fds[4]);
+/* fds: ring to the peer, ring from the peer, eventfd of the peer, our eventfd; closed here. slot:
+   CONTROL_NO_SLOT when it holds none. */
+NODISCARD int exchange_peer_up(struct exchange *x, uint64_t incarnation, uint32_t slot,
+                               const int fds[4]);
 void exchange_peer_down(struct exchange *x, uint64_t incarnation);
 /* The peer that holds the shards of this slot, or NULL. */
 struct peer *exchange_holder(struct exchange *x, uint32_t slot);

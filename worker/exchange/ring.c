@@ -1,6 +1,7 @@
 /*
- * Invariant: head <= tail <= head + data_bytes; bytes between head and tail are whole frames: u64 length, bytes, padding to 8. A frame
- * that would cross the end of the data is preceded by a skip mark that fills the rest.
+ * Invariant: head <= tail <= head + data_bytes; bytes between head and tail are whole frames: u64
+ * length, bytes, padding to 8. A frame that would cross the end of the data is preceded by a skip
+ * mark that fills the rest.
  */
 #include "worker/exchange/ring.h"
 
@@ -74,8 +75,8 @@ int ring_put(struct ring *r, const struct span *parts, unsigned count, bool urge
     uint64_t at = tail & (r->data_bytes - 1);
     uint64_t to_end = r->data_bytes - at;
     bool wrap = frame_room(bytes) > to_end;
-    /* Empty: begin anew, so that a quiet ring stays in few pages. Only from the second half on: until the
-       consumer has passed the skip, the room before it is all there is. */
+    /* Empty: begin anew, so that a quiet ring stays in few pages. Only from the second half on:
+       until the consumer has passed the skip, the room before it is all there is. */
     if (head == tail && at > r->data_bytes / 2)
         wrap = true;
     uint64_t skip = wrap ? to_end : 0;

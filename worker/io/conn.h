@@ -4,8 +4,9 @@
  * Owner:  the session that attached itself; the slot is reused only when no operation is in flight.
  * Input:  calls from the session; completions from io_turn.
  * Output: queued with conn_put / conn_put_ref and flushed once, at the end of the turn, in order:
- * one send in flight. Never:  interprets bytes; calls back from inside a call of the session (every
- * callback comes from io_turn).
+ * one send in flight.
+ * Never:  interprets bytes; calls back from inside a call of the session (every callback comes from
+ *         io_turn).
  *
  * Two ways to receive. Command mode: multishot receive into shared 2 KB buffers, given as spans.
  * Body mode: single receives straight into memory of the session, which is also how back-pressure

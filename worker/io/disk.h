@@ -7,7 +7,8 @@
  * ENOSPC, and writes short.
  *
  * Owner:  a shard. Buffers, offsets and lengths are multiples of LIMIT_BLOCK_BYTES, buffers aligned
- * so (disk_alloc). Never:  retries a failed write or fsync.
+ * so (disk_alloc).
+ * Never:  retries a failed write or fsync.
  */
 #ifndef WORKER_IO_DISK_H
 #define WORKER_IO_DISK_H

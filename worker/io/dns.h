@@ -4,9 +4,10 @@
  *
  * Owner:  the worker. A query is embedded in what asks; its answer comes from io_turn or
  * wheel_advance, never from inside dns_ask, except from the cache when `dns_ask` returns 1.
- * on_answer may ask, forget and flush. Cache:  by TTL (30 s .. 1 day), negative answers by SOA
- * minimum (5 s .. 1 h), failures 5 s. Equal questions share one lookup. AD:     `secure` is set
- * only when the resolver is on loopback and set the AD bit.
+ * on_answer may ask, forget and flush.
+ * Cache:  by TTL (30 s .. 1 day), negative answers by SOA minimum (5 s .. 1 h), failures 5 s. Equal
+ *         questions share one lookup.
+ * AD:     `secure` is set only when the resolver is on loopback and set the AD bit.
  */
 #ifndef WORKER_IO_DNS_H
 #define WORKER_IO_DNS_H

@@ -423,8 +423,10 @@ int dns_parse(struct span packet, const char *name, enum dns_rr type, struct dns
     out->ttl_s = UINT32_MAX;
     out->secure = flags & 0x20;
     out->error = NULL;
-    /* TC here: truncated over TCP too. It cannot be told from "no such data", and mail would bounce (RFC 2181 9). */
-    if (p.bad || !(flags & 0x8000) || (flags & 0x0200) != 0 || !question_fits(&p, counts[0], &w, (uint16_t)type))
+    /* TC here: truncated over TCP too. It cannot be told from "no such data", and mail would bounce
+       (RFC 2181 9). */
+    if (p.bad || !(flags & 0x8000) || (flags & 0x0200) != 0 ||
+        !question_fits(&p, counts[0], &w, (uint16_t)type))
         return malformed(out);
     if (rcode != RCODE_OK && rcode != RCODE_NXDOMAIN) {
         (void)malformed(out);

@@ -3,8 +3,8 @@
  *
  * Owner:  the worker; exactly one per process, one thread.
  * Input:  operations of conn.h, listener.h, disk.h and poll watches; all completions are dispatched
- * by table from io_turn() and nowhere else. Never:  blocks outside io_turn's wait; hands out a
- * kernel descriptor that it still uses.
+ * by table from io_turn() and nowhere else.
+ * Never:  blocks outside io_turn's wait; hands out a kernel descriptor that it still uses.
  *
  * Everything above this folder sees the kernel through conn.h, disk.h, wheel.h and this header
  * only, so that tests link a simulated side instead (tests/sim/), and a second backend stays

@@ -1,8 +1,9 @@
 /*
- * content - the bytes of one message in memory: encoded envelope, and trace field + body in wire form.
+ * content - the bytes of one message in memory: encoded envelope, and trace field + body in wire
+ * form.
  *
- * Counted references: the SMTP server, the queue's cache and a delivery may hold the same content. What is in memory is bounded by the
- * caller through content_total().
+ * Counted references: the SMTP server, the queue's cache and a delivery may hold the same content.
+ * What is in memory is bounded by the caller through content_total().
  */
 #ifndef WORKER_CONTENT_H
 #define WORKER_CONTENT_H

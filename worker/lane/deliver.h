@@ -2,8 +2,9 @@
  * deliver - takes entries from flows and gives them to SMTP connections from the lane's address.
  *
  * Owner:  the queue. One `outbound` per connection: its hosts and addresses to try, its client, the
- * transaction under way. Never:  starts anything for a flow that is held, suspended, backed off or
- * over a limit; lets two transactions share an entry.
+ * transaction under way.
+ * Never:  starts anything for a flow that is held, suspended, backed off or over a limit; lets two
+ *         transactions share an entry.
  */
 #ifndef WORKER_DELIVER_H
 #define WORKER_DELIVER_H

@@ -1,6 +1,7 @@
 /*
- * Invariants: an entry is in exactly the list that its state names (RESOLVING: its domain; READY: its flow; WAITING: the due
- * wheel; others: none). counts[] and the queued counters of lane and tenant follow every change of state, here and nowhere else.
+ * Invariants: an entry is in exactly the list that its state names (RESOLVING: its domain; READY:
+ * its flow; WAITING: the due wheel; others: none). counts[] and the queued counters of lane and
+ * tenant follow every change of state, here and nowhere else.
  */
 #include "worker/lane/queue.h"
 
@@ -243,8 +244,8 @@ void entry_end(struct queue *q, struct qentry *e)
 }
 
 /*
- * Recipients of one domain that were deferred together are tried together: a second between their due times must not
- * make two transactions of one (CLI-23).
+ * Recipients of one domain that were deferred together are tried together: a second between their
+ * due times must not make two transactions of one (CLI-23).
  */
 static void wake_siblings(struct queue *q, const struct qentry *e)
 {
@@ -305,7 +306,8 @@ static void sweep(struct queue *q)
         domains_evict(q, 256);
 }
 
-/* Gauges and counters by lane; a few times a second, as many lanes would make it costly every turn. */
+/* Gauges and counters by lane; a few times a second, as many lanes would make it costly every
+   turn. */
 static void publish(struct queue *q)
 {
     struct stats_page *p = q->env.stats;

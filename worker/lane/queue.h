@@ -1,9 +1,12 @@
 /*
  * queue - the delivery side of a worker: lanes, sites, flows and the entries that wait in them.
  *
- * Owner:  the worker; one per process. The structs are open to worker/lane only; others use queue_*(), shard_*() and lane_*().
- * Input:  messages from intake and recovery, outcomes from deliveries, holds and commands of the operator, time.
- * Never:  speaks SMTP; forgets an entry without a fate; tries an entry that is held, parked or expired.
+ * Owner:  the worker; one per process. The structs are open to worker/lane only; others use
+ *         queue_*(), shard_*() and lane_*().
+ * Input:  messages from intake and recovery, outcomes from deliveries, holds and commands of the
+ *         operator, time.
+ * Never:  speaks SMTP; forgets an entry without a fate; tries an entry that is held, parked or
+ *         expired.
  */
 #ifndef WORKER_QUEUE_H
 #define WORKER_QUEUE_H
@@ -109,7 +112,8 @@ struct flow {
     uint32_t next_marked;
     uint32_t ring[2];      /* active shares by class, 0 = none */
     uint32_t ready[2];     /* entries by class */
-    uint32_t jobs;         /* runs of neighbours of one message and domain: transactions they make, about */
+    /* runs of neighbours of one message and domain: transactions they make, about */
+    uint32_t jobs;
     uint32_t in_flight;
     uint32_t opening, open;   /* connections */
     uint32_t closing;         /* that the peer may still count as ours */
@@ -137,7 +141,8 @@ struct queue_env {
     struct rng *rng;
 };
 
-/* The last choices of a lane: a logarithm for each of thousands of lanes is too much for each recipient. */
+/* The last choices of a lane: a logarithm for each of thousands of lanes is too much for each
+   recipient. */
 struct route_memo {
     uint32_t key;
     uint32_t version;     /* of the lanes and their holds, 0 = empty */
@@ -159,7 +164,8 @@ struct queue {
     struct pool domains, sites, flows, shares;
     uint32_t domain_hand;        /* where the search for unused domains goes on */
     uint32_t domains_pinned;     /* queries that name domains by index are under way */
-    struct table domain_by_name, site_by_key, flow_by_pair, share_by_key, lane_by_number, lane_by_address;
+    struct table domain_by_name, site_by_key, flow_by_pair, share_by_key, lane_by_number,
+        lane_by_address;
     char **replies;           /* interned last replies, index 0 unused */
     uint32_t reply_count;
     struct table reply_by_text;
@@ -169,14 +175,16 @@ struct queue {
     bool held_all;
     bool held_some;           /* single messages are held */
     bool draining;
-    uint64_t cache_bytes;     /* of contents kept for a first attempt; here, as the stats page may have a second writer */
+    /* of contents kept for a first attempt; here, as the stats page may have a second writer */
+    uint64_t cache_bytes;
     bool paused;              /* the spool cannot record outcomes: no new attempts */
     uint32_t hold_sweep_at;   /* next entry to be told of a change of holds, 0 = none */
     uint32_t sweep_at;        /* next entry the expiry sweep looks at */
     uint64_t sweep_ms;
     struct msg_id *poison;
     uint32_t poison_count;
-    /* Takes an entry whose lane is gone to another shard: true when it did, or will. NULL: nobody can. */
+    /* Takes an entry whose lane is gone to another shard: true when it did, or will. NULL: nobody
+       can. */
     bool (*take_away)(void *ctx, struct qentry *e);
     void *take_away_ctx;
     struct deliver *deliver;
@@ -229,13 +237,26 @@ uint16_t reply_intern(struct queue *q, struct span text);
 const char *reply_text(const struct queue *q, uint16_t i);
 struct lane *lane_by_number(struct queue *q, uint32_t number);
 struct lane *lane_by_address(struct queue *q, const struct ip *a);
-/* A lane that records name but the configuration does not: kept so that its mail is seen and can be re-routed. */
+/* A lane that records name but the configuration does not: kept so that its mail is seen and can be
+   re-routed. */
 struct lane *lane_add_gone(struct queue *q, uint32_t number);
 struct flow *flow_for(struct queue *q, uint16_t lane, uint32_t site);
 
-static inline struct domain *domain_at(const struct queue *q, uint32_t i) { return pool_at(&q->domains, i); }
-static inline struct site *site_at(const struct queue *q, uint32_t i) { return pool_at(&q->sites, i); }
-static inline struct flow *flow_at(const struct queue *q, uint32_t i) { return pool_at(&q->flows, i); }
-static inline struct share *share_at(const struct queue *q, uint32_t i) { return pool_at(&q->shares, i); }
+static inline struct domain *domain_at(const struct queue *q, uint32_t i)
+{
+    return pool_at(&q->domains, i);
+}
+static inline struct site *site_at(const struct queue *q, uint32_t i)
+{
+    return pool_at(&q->sites, i);
+}
+static inline struct flow *flow_at(const struct queue *q, uint32_t i)
+{
+    return pool_at(&q->flows, i);
+}
+static inline struct share *share_at(const struct queue *q, uint32_t i)
+{
+    return pool_at(&q->shares, i);
+}
 
 #endif

@@ -1,8 +1,10 @@
 /*
- * Opening, closing, and messages on their way into the log. Outcomes: shard_note.c; recovery: shard_apply.c; copies: shard_copy.c.
+ * Opening, closing, and messages on their way into the log. Outcomes: shard_note.c; recovery:
+ * shard_apply.c; copies: shard_copy.c.
  *
- * Invariants: a message stands in the store exactly from the durability of its ENQ (or its recovery) to its last fate; spool_live carries the
- * bytes of its ENQ and its chunks during that time; ledger.accepted counts it from the same moment, `pending` before.
+ * Invariants: a message stands in the store exactly from the durability of its ENQ (or its
+ * recovery) to its last fate; spool_live carries the bytes of its ENQ and its chunks during that
+ * time; ledger.accepted counts it from the same moment, `pending` before.
  */
 #include "worker/lane/shard_impl.h"
 
@@ -13,7 +15,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { CACHE_READY_MAX = 4096 /* entries of a flow ahead: a long queue is read back from disk, a short one is not */ };
+enum {
+    CACHE_READY_MAX =
+        4096 /* entries of a flow ahead: a long queue is read back from disk, a short one is not */
+};
 
 struct chunk_list {
     struct record_place *places;

@@ -1,9 +1,11 @@
 /*
- * shard - one spool and what its records mean for the queue: messages in, fates out, recovery, copies.
+ * shard - one spool and what its records mean for the queue: messages in, fates out, recovery,
+ * copies.
  *
- * Owner:  the worker. A message's records are all in the shard of its lane. What is recorded here is what recovery
- *         rebuilds; the counters of the ledger follow the log record by record.
- * Never:  lets go of an outcome that could not be written: it is kept, written again, and no new attempt starts meanwhile.
+ * Owner:  the worker. A message's records are all in the shard of its lane. What is recorded here
+ *         is what recovery rebuilds; the counters of the ledger follow the log record by record.
+ * Never:  lets go of an outcome that could not be written: it is kept, written again, and no new
+ *         attempt starts meanwhile.
  */
 #ifndef WORKER_SHARD_H
 #define WORKER_SHARD_H
@@ -26,7 +28,8 @@ struct shard {
 };
 
 /*
- * Takes the lock and recovers. -EWOULDBLOCK: another process still owns it. Lanes of the shard begin to run (their entries are placed).
+ * Takes the lock and recovers. -EWOULDBLOCK: another process still owns it. Lanes of the shard
+ * begin to run (their entries are placed).
  */
 NODISCARD int shard_open(struct shard **out, struct queue *q, const char *dir, uint32_t number);
 /* Only when shard_idle. */
@@ -40,7 +43,8 @@ struct enqueue {
     void (*on_done)(struct enqueue *x, int res); /* 0: durable and queued; -errno: not accepted */
     struct lane *lane;
     struct content *content;   /* meta and rest; a reference is taken */
-    struct record_place *chunks; /* or NULL; malloc'd, chunk_count of them: taken over on success of the call */
+    /* or NULL; malloc'd, chunk_count of them: taken over on success of the call */
+    struct record_place *chunks;
     uint16_t chunk_count;
     uint16_t rcpt_count;
     bool taken_over;           /* from another shard or node, not from a client */
@@ -63,7 +67,8 @@ struct note_facts {
     struct lane *lane;
     struct outcome outcome;
 };
-/* Writes an outcome; `user` (may be NULL) hears when it is durable, also after failures: it always comes. */
+/* Writes an outcome; `user` (may be NULL) hears when it is durable, also after failures: it always
+   comes. */
 void shard_note(struct shard *s, const struct note_facts *n, struct spool_wait *user);
 /* Writes again what failed; sets q->paused while something is left. */
 void shard_turn_notes(struct queue *q);

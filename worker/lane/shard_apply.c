@@ -1,7 +1,8 @@
 /*
  * What a record means: for recovery, and for a message that has just become durable.
  *
- * During recovery entries stay ENTRY_NEW, in no list: a later record may end them. shard_start_lanes places what is left.
+ * During recovery entries stay ENTRY_NEW, in no list: a later record may end them.
+ * shard_start_lanes places what is left.
  */
 #include "worker/lane/shard_impl.h"
 
@@ -31,8 +32,9 @@ static bool fill_entries(struct queue *q, struct qmsg *m, const struct enq *e)
         if (x == NULL)
             return false;
         const uint8_t *at = memrchr(r.address.p, '@', r.address.n);
-        struct span domain = at == NULL ? span_str("localhost")
-                                        : span_of(at + 1, (size_t)(r.address.p + r.address.n - at - 1));
+        struct span domain = at == NULL
+                                 ? span_str("localhost")
+                                 : span_of(at + 1, (size_t)(r.address.p + r.address.n - at - 1));
         x->domain = domain_intern(q, domain);
         if (x->domain == 0)
             return false;
@@ -373,7 +375,8 @@ static bool is_poison(const struct queue *q, struct msg_id id)
     return false;
 }
 
-/* A dot was sent and no fate is in the log: RFC 5321 6.1 leaves it to us; the tenant's policy decides. */
+/* A dot was sent and no fate is in the log: RFC 5321 6.1 leaves it to us; the tenant's policy
+   decides. */
 static void settle_doubt(struct queue *q, struct qentry *e)
 {
     struct qmsg *m = store_msg(&q->store, e->msg);
@@ -421,7 +424,8 @@ void shard_start_lanes(struct shard *s)
         if (is_poison(q, store_msg(&q->store, e->msg)->id) && e->state == ENTRY_NEW)
             park_poison(q, e);
         if (e->state == ENTRY_HELD && e->reason == REASON_HELD_MESSAGE)
-            entry_set_state(q, e, ENTRY_NEW); /* by a copy; whether it still holds is decided anew */
+            /* by a copy; whether it still holds is decided anew */
+            entry_set_state(q, e, ENTRY_NEW);
         if (e->state != ENTRY_NEW)
             continue;
         if (e->in_doubt)

@@ -1,9 +1,10 @@
 /*
- * Compaction's part that knows messages: reads a message that lives in the segment to be emptied and appends it again with its
- * present state, chunks first.
+ * Compaction's part that knows messages: reads a message that lives in the segment to be emptied
+ * and appends it again with its present state, chunks first.
  *
- * A copy is a chain of reads and appends, so the message may be delivered or change meanwhile: every step looks it up again by id and gives up
- * when it is gone. The new place is taken over when the copy is durable; the old bytes are let go in the same step.
+ * A copy is a chain of reads and appends, so the message may be delivered or change meanwhile:
+ * every step looks it up again by id and gives up when it is gone. The new place is taken over when
+ * the copy is durable; the old bytes are let go in the same step.
  */
 #include "worker/lane/shard_impl.h"
 
@@ -128,7 +129,8 @@ static void put_meta(struct copy_job *j, const struct qmsg *m, const struct enq 
     }
 }
 
-/* A copy replaces what the log said before it, also that a dot has been sent: said again behind it. */
+/* A copy replaces what the log said before it, also that a dot has been sent: said again behind
+   it. */
 static void repeat_doubt(struct copy_job *j, const struct qmsg *m)
 {
     struct queue *q = j->shard->queue;
@@ -229,7 +231,8 @@ static void on_enq(struct spool_read *read, int res, const struct record_view *v
         give_up(j, 0);
         return;
     }
-    if (res == -EBADMSG) { /* it cannot be copied and it cannot be sent: said, and parked when it is tried */
+    /* it cannot be copied and it cannot be sent: said, and parked when it is tried */
+    if (res == -EBADMSG) {
         char id[ID_TEXT + 1];
         id_format(j->id, id);
         log_err("message %s is damaged on disk and stays where it is", id);

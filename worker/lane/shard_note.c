@@ -1,6 +1,7 @@
 /*
- * Outcomes on their way into the log. A note lives until its record is durable: when the spool refuses or fails it, it is written again;
- * meanwhile no new attempt starts, since an outcome that is not on disk would be repeated after a crash.
+ * Outcomes on their way into the log. A note lives until its record is durable: when the spool
+ * refuses or fails it, it is written again; meanwhile no new attempt starts, since an outcome that
+ * is not on disk would be repeated after a crash.
  */
 #include "worker/lane/shard_impl.h"
 
@@ -21,8 +22,8 @@ struct note {
     uint8_t data[];
 };
 
-/* The ledger counts a fate when it is decided, a snapshot only what precedes it in the log: the append itself may begin a segment
-   and take one. */
+/* The ledger counts a fate when it is decided, a snapshot only what precedes it in the log: the
+   append itself may begin a segment and take one. */
 static void count_unlogged(struct note *n, int sign)
 {
     if (n->fate != FATE_NONE)
@@ -116,7 +117,8 @@ static void write_again(struct shard *s)
     bool full = false;
     while (n != NULL) {
         struct note *next = n->next;
-        full = full || note_write(n) != 0; /* the rest waits: order, and no attempt for each of a million */
+        /* the rest waits: order, and no attempt for each of a million */
+        full = full || note_write(n) != 0;
         if (full) {
             n->next = s->unwritten;
             s->unwritten = n;

@@ -3,11 +3,12 @@
 #include <assert.h>
 #include <errno.h>
 
-/* Invariants: an entry belongs to exactly one message and stands in at most one list; a message is in by_id
- * as long as it exists; indices never move. */
+/* Invariants: an entry belongs to exactly one message and stands in at most one list; a message is
+ * in by_id as long as it exists; indices never move. */
 
 static_assert(sizeof(struct qmsg) <= 64, "a queued message stays small");
-static_assert(offsetof(struct qentry, state) >= 8, "a free pool object keeps its link in its first bytes");
+static_assert(offsetof(struct qentry, state) >= 8,
+              "a free pool object keeps its link in its first bytes");
 static_assert(sizeof(struct qentry) <= 40, "a queued recipient stays small");
 
 const char *entry_state_word(enum entry_state s)
@@ -75,7 +76,8 @@ struct qentry *store_add_entry(struct store *s, struct qmsg *m, uint16_t index)
     e->msg = pool_index(&s->msgs, m);
     e->index = index;
     uint32_t *at = &m->first;
-    if (s->added_last != 0) { /* recipients come in order: a walk from the first would be quadratic */
+    /* recipients come in order: a walk from the first would be quadratic */
+    if (s->added_last != 0) {
         struct qentry *last = store_entry(s, s->added_last);
         if (last->msg == e->msg && last->index < index)
             at = &last->sibling;

@@ -1,8 +1,9 @@
 /*
  * store - the queue's index in memory: messages and, per recipient, entries.
  *
- * Owner:  the worker's queue. Everything is named by 32-bit indices into pools that grow by touching pages; a queued message
- *         with one recipient costs about 120 bytes, the id table included.
+ * Owner:  the worker's queue. Everything is named by 32-bit indices into pools that grow by
+ *         touching pages; a queued message with one recipient costs about 120 bytes, the id table
+ *         included.
  * Never:  does I/O; the log is the truth, this is what recovery rebuilds from it.
  */
 #ifndef WORKER_STORE_H
@@ -39,7 +40,8 @@ struct qmsg {
     uint32_t expires_s;     /* unix */
     uint32_t first;         /* first entry */
     uint32_t raw_bytes;     /* size as SIZE= wants it, capped at 2^32-1 */
-    uint32_t chunks;        /* index of the places of a chunked body (shard), 0 = the body is in the record */
+    /* index of the places of a chunked body (shard), 0 = the body is in the record */
+    uint32_t chunks;
     uint16_t lane;          /* index of the lane in the worker's table */
     uint16_t tenant;        /* interned name */
     uint16_t live;          /* entries that still exist */
@@ -100,7 +102,8 @@ struct qmsg *store_add(struct store *s, struct msg_id id);
 struct qentry *store_add_entry(struct store *s, struct qmsg *m, uint16_t index);
 struct qmsg *store_find(const struct store *s, struct msg_id id);
 struct qentry *store_find_entry(const struct store *s, const struct qmsg *m, uint16_t index);
-/* Unlinks the entry from its message and frees it; it must be in no list. True: it was the last, the message is to be removed. */
+/* Unlinks the entry from its message and frees it; it must be in no list. True: it was the last,
+   the message is to be removed. */
 bool store_drop_entry(struct store *s, struct qentry *e);
 /* The message must have no entries left and no body. */
 void store_remove(struct store *s, struct qmsg *m);

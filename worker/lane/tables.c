@@ -1,5 +1,6 @@
 /*
- * The queue's interned things: domains, tenants, replies, lanes, flows. Each is named by a small index.
+ * The queue's interned things: domains, tenants, replies, lanes, flows. Each is named by a small
+ * index.
  */
 #include "worker/lane/flow.h"
 #include "worker/lane/site.h"

@@ -3,8 +3,10 @@
  * 2034, 2920, 3030, 6152, 6531).
  *
  * Owner:  the worker. A dialog is one slot of a pool; it is reused when its connection has said its
- * last word. Input:  connections from the listeners, bytes, time, drain. Never:  blocks; knows the
- * spool's layout; answers 250 to a message before the intake said that it is durable.
+ * last word.
+ * Input:  connections from the listeners, bytes, time, drain.
+ * Never:  blocks; knows the spool's layout; answers 250 to a message before the intake said that it
+ *         is durable.
  */
 #ifndef WORKER_SMTP_SERVER_H
 #define WORKER_SMTP_SERVER_H

@@ -9,18 +9,19 @@
  * began; numbers from there on in the older one belong to a commit that failed, and are not part of
  * the log.
  *
- *   head at this block  its sequence           its records  acknowledged later  -> action
- *   ------------------  ---------------------  -----------  ------------------
- * ----------------------------------------------- none                - (prefix)     no end: torn
- * tail; the whole records at its start count none                -                      (prefix)
- * yes                 salvage up to the later batch, report ok                  of a younger
- * segment   -            -                   end: never acknowledged ok                  behind
- * what was read   -            -                   skip, report ok                  next whole -
- * next batch ok                  next                   broken       no                  end: torn
- * tail; the whole records at its start count ok                  next                   broken yes
- * salvage up to the later batch, report ok                  ahead: numbers missing whole        -
- * report, next batch ok                  ahead                  broken       no report, end ok
- * ahead                  broken       yes                 salvage, report
+ *   head here  its sequence           its records  later known  -> action
+ *   ---------  ---------------------  -----------  -----------  --------------------------------
+ *   none       -                      (prefix)     no           end: torn tail; the whole records
+ *                                                               at its start count
+ *   none       -                      (prefix)     yes          salvage up to there, report
+ *   ok         of a younger segment   -            -            end: never acknowledged
+ *   ok         behind what was read   -            -            skip, report
+ *   ok         next                   whole        -            next batch
+ *   ok         next                   broken       no           end: torn tail, as above
+ *   ok         next                   broken       yes          salvage, report
+ *   ok         ahead: numbers missing whole        -            report, next batch
+ *   ok         ahead                  broken       no           report, end
+ *   ok         ahead                  broken       yes          salvage, report
  *
  * Of a torn tail only the unbroken prefix counts: any prefix of the log is a state that the shard
  * was in, while a copied message whose body is torn away behind it would take the place of the
@@ -45,21 +46,23 @@ enum { WHY_BYTES = 96 };
 struct scan_verdict scan_decide(enum scan_head head, enum scan_order order, enum scan_body body,
                                 enum scan_proof proof)
 {
-    static const struct scan_verdict
-        without_head[2] =
-            {[PROOF_NONE] = {ACTION_END, false}, [PROOF_LATER] = {ACTION_SALVAGE, true}},
-        table[4][2][2] = {
-            /*                 broken, no proof      broken, proof            whole, no proof whole,
-               proof */
-            [ORDER_BEYOND] = {{{ACTION_END, false}, {ACTION_END, false}},
-                              {{ACTION_END, false}, {ACTION_END, false}}},
-            [ORDER_BEHIND] = {{{ACTION_SKIP, true}, {ACTION_SKIP, true}},
-                              {{ACTION_SKIP, true}, {ACTION_SKIP, true}}},
-            [ORDER_NEXT] = {{{ACTION_END, false}, {ACTION_SALVAGE, true}},
-                            {{ACTION_NEXT, false}, {ACTION_NEXT, false}}},
-            [ORDER_AHEAD] = {{{ACTION_END, true}, {ACTION_SALVAGE, true}},
-                             {{ACTION_NEXT, true}, {ACTION_NEXT, true}}},
-        };
+    /* clang-format off */
+    static const struct scan_verdict without_head[2] = {
+        [PROOF_NONE]  = {ACTION_END,     false},
+        [PROOF_LATER] = {ACTION_SALVAGE, true},
+    };
+    static const struct scan_verdict table[4][2][2] = {
+        /* broken without proof, broken with proof; whole without, whole with */
+        [ORDER_BEYOND] = {{{ACTION_END,  false}, {ACTION_END,     false}},
+                          {{ACTION_END,  false}, {ACTION_END,  false}}},
+        [ORDER_BEHIND] = {{{ACTION_SKIP, true},  {ACTION_SKIP,    true}},
+                          {{ACTION_SKIP, true},  {ACTION_SKIP, true}}},
+        [ORDER_NEXT]   = {{{ACTION_END,  false}, {ACTION_SALVAGE, true}},
+                          {{ACTION_NEXT, false}, {ACTION_NEXT, false}}},
+        [ORDER_AHEAD]  = {{{ACTION_END,  true},  {ACTION_SALVAGE, true}},
+                          {{ACTION_NEXT, true},  {ACTION_NEXT, true}}},
+    };
+    /* clang-format on */
     return head == HEAD_NONE ? without_head[proof] : table[order][body][proof];
 }
 

@@ -5,9 +5,10 @@
  * recycled by rename; one commit in flight, what arrives meanwhile is the next; a commit is at most
  * LIMIT_BATCH_BYTES, ends on a block and is never rewritten. Segments leave oldest first: the
  * living of the oldest are copied to the head, so no fate can be lost before the message that it
- * concerns. Input:  records (head fields, meta, rest), completions of the disk. Never:  knows SMTP,
- * decides what lives, retries a failed write, or says "durable" before the completion of the
- * commit.
+ * concerns.
+ * Input:  records (head fields, meta, rest), completions of the disk.
+ * Never:  knows SMTP, decides what lives, retries a failed write, or says "durable" before the
+ *         completion of the commit.
  */
 #ifndef WORKER_SPOOL_H
 #define WORKER_SPOOL_H

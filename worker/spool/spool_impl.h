@@ -8,10 +8,10 @@
  * read.c     records read back
  *
  * A segment file, in blocks of LIMIT_BLOCK_BYTES:
- *   header | batch | batch | ... | footer (entries without their bodies) | ... | trailer in the
- * last block The header is written in one operation with the first batch. Footer and trailer are
- * written once, when all batches of the segment are durable; without them the segment is scanned.
- * Nothing is ever rewritten.
+ *   header | batch | batch | ... | footer (entries without their bodies) | ... | trailer
+ * The trailer is in the last block. The header is written in one operation with the first batch.
+ * Footer and trailer are written once, when all batches of the segment are durable; without them
+ * the segment is scanned. Nothing is ever rewritten.
  */
 #ifndef WORKER_SPOOL_IMPL_H
 #define WORKER_SPOOL_IMPL_H
