@@ -1,6 +1,7 @@
 /*
- * The real shard and queue over a simulated disk: what was promised to a sender is found again after any crash, what was recorded
- * stays recorded, the ledger adds up, and the living bytes of the log are those of the messages in the index.
+ * The real shard and queue over a simulated disk: what was promised to a sender is found again
+ * after any crash, what was recorded stays recorded, the ledger adds up, and the living bytes of
+ * the log are those of the messages in the index.
  *
  * Everything is held (queue.hold), so nothing leaves by itself: the test plays the deliveries.
  */
@@ -104,13 +105,17 @@ static void start(void)
     wheel_init(&wheel, io_now_ns(io) / 1000000);
     memset(stats, 0, sizeof *stats);
     assert_int_equal(events_create(&events, -1), 0);
-    struct queue_env env = {.config = config, .io = io, .wheel = &wheel, .stats = stats,
-                            .events = events, .rng = &queue_rng};
+    struct queue_env env = {.config = config,
+                            .io = io,
+                            .wheel = &wheel,
+                            .stats = stats,
+                            .events = events,
+                            .rng = &queue_rng};
     assert_int_equal(queue_init(&queue, &env), 0);
     struct control_lane lanes[LANES] = {{0}};
     for (uint32_t i = 0; i < LANES; i++)
-        lanes[i] = (struct control_lane){
-            .lane = 100 + i, .epoch = 1, .address = config->lanes[i].address};
+        lanes[i] =
+            (struct control_lane){.lane = 100 + i, .epoch = 1, .address = config->lanes[i].address};
     assert_int_equal(route_set_lanes(&queue, lanes, LANES, 0), 0);
     assert_int_equal(shard_open(&shard, &queue, "shard-0", 0), 0);
 }
@@ -242,8 +247,8 @@ static void send_one(void)
     static uint8_t chunk[CHUNK_BYTES];
     for (unsigned i = 0; i < m->chunks; i++) {
         m->chunk_wait[i].on_durable = on_chunk;
-        int r = shard_put_chunk(&queue.lanes[m->id.lo % LANES], m->id,
-                                span_of(chunk, sizeof chunk), &m->chunk_wait[i], &m->place[i]);
+        int r = shard_put_chunk(&queue.lanes[m->id.lo % LANES], m->id, span_of(chunk, sizeof chunk),
+                                &m->chunk_wait[i], &m->place[i]);
         if (r == 0)
             continue;
         m->chunks = i; /* the rest is not wanted any more */
@@ -294,10 +299,8 @@ static void note_dot(struct sent *m, const struct qentry *e)
 {
     uint8_t index[2] = {(uint8_t)e->index, 0};
     struct note_facts n = {.type = RECORD_DOT, .lane = entry_lane(&queue, e)};
-    n.outcome = (struct outcome){.id = m->id,
-                                 .at_unix_ms = io_now_unix_ms(io),
-                                 .count = 1,
-                                 .indices = span_of(index, 2)};
+    n.outcome = (struct outcome){
+        .id = m->id, .at_unix_ms = io_now_unix_ms(io), .count = 1, .indices = span_of(index, 2)};
     m->dot[e->index] = true;
     m->dot_sure[e->index] = m->settled[e->index] = false;
     struct qentry *live = store_entry(&queue.store, store_entry_index(&queue.store, e));
@@ -305,7 +308,8 @@ static void note_dot(struct sent *m, const struct qentry *e)
     shard_note(shard, &n, &hear(m, 1u << e->index, true)->wait);
 }
 
-/* One attempt: a dot, and perhaps an outcome. In flight without one: that is what a crash leaves in doubt. */
+/* One attempt: a dot, and perhaps an outcome. In flight without one: that is what a crash leaves in
+ * doubt. */
 static void attempt(struct qentry *e)
 {
     struct sent *m = sent_of(store_msg(&queue.store, e->msg)->id);
@@ -319,7 +323,8 @@ static void attempt(struct qentry *e)
             return;
     }
     flow_at(&queue, e->flow)->in_flight--;
-    struct fate_facts f = {.reason = REASON_DELIVERED, .status = {2, 0, 0}, .reply = span_str("250 ok")};
+    struct fate_facts f = {
+        .reason = REASON_DELIVERED, .status = {2, 0, 0}, .reply = span_str("250 ok")};
     struct fate_set one = {.entries = &e, .count = 1};
     switch (rng_below(&dice, 4)) {
     case 0:
@@ -421,7 +426,8 @@ static void check_recovered(void)
         struct sent *m = &sent[k];
         const struct qmsg *q = store_find(&queue.store, m->id);
         for (unsigned i = 0; i < m->rcpts; i++) {
-            const struct qentry *e = q == NULL ? NULL : store_find_entry(&queue.store, q, (uint16_t)i);
+            const struct qentry *e =
+                q == NULL ? NULL : store_find_entry(&queue.store, q, (uint16_t)i);
             if (e != NULL) {
                 check_found(m, i, e);
                 bool decided = e->state == ENTRY_BOUNCE_DUE;
@@ -645,7 +651,8 @@ static void test_holds_leave_doubt_alone(void **state)
     end();
 }
 
-/* A copy was written while the operator held the message; the hold is gone when the worker comes back. */
+/* A copy was written while the operator held the message; the hold is gone when the worker comes
+ * back. */
 static void test_hold_lifted_while_down(void **state)
 {
     (void)state;
@@ -663,7 +670,8 @@ static void test_hold_lifted_while_down(void **state)
     end();
 }
 
-/* When a commit fails, a client may have its next message ready at once: the totals in the new segment must not count what failed. */
+/* When a commit fails, a client may have its next message ready at once: the totals in the new
+ * segment must not count what failed. */
 static struct sent *chained;
 
 static void on_failed_send_next(struct enqueue *x, int res)
@@ -698,7 +706,8 @@ static void test_mail_right_after_a_failed_commit(void **state)
     end();
 }
 
-/* Mail is refused before its recipients' domains find no room; names that nobody needs any more make room. */
+/* Mail is refused before its recipients' domains find no room; names that nobody needs any more
+ * make room. */
 static void test_no_room_for_names(void **state)
 {
     (void)state;
@@ -729,7 +738,8 @@ static void test_no_room_for_names(void **state)
     end();
 }
 
-/* With less room than there is mail the shard is not opened: what is not in the index would leave with its segment. */
+/* With less room than there is mail the shard is not opened: what is not in the index would leave
+ * with its segment. */
 static void test_recovery_without_room(void **state)
 {
     (void)state;
@@ -802,7 +812,8 @@ static void test_recipients_in_any_order(void **state)
     store_fini(&s);
 }
 
-/* The remembered choice of a lane is the one that would be made anew, whatever holds come and go. */
+/* The remembered choice of a lane is the one that would be made anew, whatever holds come and go.
+ */
 static void test_lane_choice(void **state)
 {
     (void)state;
@@ -813,7 +824,8 @@ static void test_lane_choice(void **state)
         if (rng_below(&dice, 50) == 0) {
             struct control_hold h[2] = {{.kind = "lane"}, {.kind = "lane"}};
             for (int k = 0; k < 2; k++)
-                snprintf(h[k].value, sizeof h[k].value, "%s", queue.lanes[rng_below(&dice, 3)].name);
+                snprintf(h[k].value, sizeof h[k].value, "%s",
+                         queue.lanes[rng_below(&dice, 3)].name);
             queue_set_holds(&queue, h, (uint32_t)rng_below(&dice, 3));
         }
         snprintf(name, sizeof name, "d%u.example", (unsigned)rng_below(&dice, 200));
