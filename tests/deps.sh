@@ -6,7 +6,7 @@ libc-ares-dev libyaml-dev libjansson-dev libsqlite3-dev libmicrohttpd-dev libcur
 libssl-dev libcap-dev procps"
 if [ "${1:-build}" = test ]; then
     packages="$packages clang libclang-rt-14-dev libcmocka-dev python3 python3-pytest python3-dnspython
-    python3-aiosmtpd iproute2 openssl e2fsprogs mount groff-base git spin"
+    python3-aiosmtpd iproute2 openssl e2fsprogs xfsprogs mount groff-base git spin"
 fi
 missing=
 for p in $packages; do
