@@ -313,7 +313,8 @@ static void failures_at_one_time_count_once(void **state)
 {
     (void)state;
     for (int i = 0; i < 10; i++)
-        flow_failed(&queue, flow, REASON_CONNECT_FAILED, span_str("refused"));
+        assert_int_equal(flow_failed(&queue, flow, REASON_CONNECT_FAILED, span_str("refused")),
+                         i == 0);
     assert_int_equal(flow->failures, 1);
     assert_true(flow->backoff_until_ms <= queue_now_ms(&queue) + 12000);
 }

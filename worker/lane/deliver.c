@@ -178,9 +178,11 @@ void outbound_unreachable(struct outbound *o, bool permanent)
 {
     struct queue *q = o->deliver->queue;
     q->env.stats->connect_failures++;
+    bool is_new = true;
     if (!permanent && !o->path.other_family)
-        flow_failed(q, o->flow, o->path.reason, span_str(o->path.text));
-    tell_one(o, permanent);
+        is_new = flow_failed(q, o->flow, o->path.reason, span_str(o->path.text));
+    if (is_new)
+        tell_one(o, permanent);
     leave_flow(o);
     outbound_release(o);
 }

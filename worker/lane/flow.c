@@ -358,17 +358,18 @@ static uint64_t pause_ms(struct queue *q, uint32_t before)
     return ms - ms / 5 + rng_below(q->env.rng, ms * 2 / 5 + 1);
 }
 
-void flow_failed(struct queue *q, struct flow *f, enum reason why, struct span reply)
+bool flow_failed(struct queue *q, struct flow *f, enum reason why, struct span reply)
 {
     uint64_t now = queue_now_ms(q);
     f->last_reply = reply_intern(q, reply);
     f->why = (uint8_t)why;
     if (f->backoff_until_ms > now)
-        return; /* connections that were on their way together are one failure */
+        return false; /* connections that were on their way together are one failure */
     uint64_t ms = pause_ms(q, f->failures++);
     f->failed_ms = now;
     f->backoff_until_ms = now + ms;
     wake_in(q, f, ms);
+    return true;
 }
 
 static void suspend(struct queue *q, struct flow *f, uint64_t ms)

@@ -31,9 +31,10 @@ void flow_took_connect(struct queue *q, struct flow *f);
 
 /*
  * No host took a connection, or a new one ended before its first message: no new connection for a
- * while, twice as long each time, with jitter. Connections that work go on.
+ * while, twice as long each time, with jitter. Connections that work go on. True: it is a new
+ * failure; false: one of a wave that has been counted already.
  */
-void flow_failed(struct queue *q, struct flow *f, enum reason why, struct span reply);
+bool flow_failed(struct queue *q, struct flow *f, enum reason why, struct span reply);
 /*
  * What a reply says about this lane at this site (scope PAIR or SITE): no attempts at all for a
  * while; a refusal for good or one that says it will last means the longest pause. Other scopes
