@@ -82,6 +82,12 @@ def balanced(node):
     return ledger
 
 
+def delivered(node, count):
+    """Exactly so many, recorded: the exchanger has a message before the node has its answer."""
+    wait_for(f"{count} recorded as delivered", lambda: node.ledger()["delivered"] >= count)
+    return balanced(node)["delivered"] == count
+
+
 def verbs(connection):
     """The commands of one connection, without their arguments."""
     return [line.split(b" ")[0].upper().decode("latin-1") for line in connection.lines]

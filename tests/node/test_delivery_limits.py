@@ -2,7 +2,7 @@
 import threading
 import time
 
-from delivery import (CONTENT, FakeMX, Talker, balanced, one_route, quick_node, rows, send, send_many,
+from delivery import (CONTENT, FakeMX, Talker, balanced, delivered, one_route, quick_node, rows, send, send_many,
                       verbs, wait_for, wait_reason)
 from fake_mx import Close, Delay
 
@@ -74,7 +74,7 @@ def test_recipients_of_a_transaction():
         assert [m.recipients for m in mx.accepted] == [rcpts[:10], rcpts[10:20], rcpts[20:]]
         assert len(mx.connections) == 1
         node.wait_queue_empty()
-        assert balanced(node)["delivered"] == 25
+        assert delivered(node, 25)
 
 
 def test_ext_50_limits_of_the_other_side():
@@ -108,7 +108,7 @@ def test_cli_20_a_silent_close_after_n_messages_is_no_failure():
         mx.wait_messages(20)
         node.wait_queue_empty()
         assert not node.events("deferred")
-        assert balanced(node)["delivered"] == 20
+        assert delivered(node, 20)
 
 
 def test_cli_20_an_idle_connection_closed_by_the_peer_is_no_failure():
