@@ -28,6 +28,7 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 work=$(mktemp -d "$dir/mochila-loop.XXXXXX")
+chmod 755 "$work" # Postfix gives up root and must still reach its queue
 clean_up() {
     umount "$work/mnt" 2>/dev/null || true
     rm -rf "$work"
