@@ -41,7 +41,7 @@ WORKER_LIB_SRC := $(call src,worker/io worker/spool worker/smtp worker/lane work
 MASTER_LIB_SRC := $(filter-out master/main.c,$(call src,master))
 
 LIBS_core   := -lyaml -lprotobuf-c -ljansson
-LIBS_worker := -luring -lcares -lm
+LIBS_worker := -luring -lcares -lidn2 -lm
 LIBS_master := -lsqlite3
 LIBS_api    := -lmicrohttpd -lm
 LIBS_link   := -lnanomsg -lssl -lcrypto

@@ -2,7 +2,7 @@
 # Installs what building (or, with "test", testing) needs on Debian 12; does nothing when all is there.
 set -eu
 packages="gcc libc6-dev make pkg-config protobuf-c-compiler protobuf-compiler libprotobuf-c-dev liburing-dev
-libc-ares-dev libyaml-dev libjansson-dev libsqlite3-dev libmicrohttpd-dev libcurl4-openssl-dev libnanomsg-dev
+libc-ares-dev libidn2-dev libyaml-dev libjansson-dev libsqlite3-dev libmicrohttpd-dev libcurl4-openssl-dev libnanomsg-dev
 libssl-dev libcap-dev procps"
 if [ "${1:-build}" = test ]; then
     packages="$packages clang libclang-rt-14-dev libcmocka-dev python3 python3-pytest python3-dnspython

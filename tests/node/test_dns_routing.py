@@ -38,6 +38,19 @@ def test_dns_01_mx_and_cname_of_the_domain():
             assert not server.asked("dest.test", "A")
 
 
+def test_ext_23_dns_hears_a_labels_only():
+    table = {**hosts(ONE), ("xn--hxajbheg2az3al.test", "MX"): mx(1)}
+    with FakeDNS(table) as server, Exchangers(ONE) as world_mx:
+        with world(server, world_mx.port) as node:
+            send(node, "u@παράδειγμα.test", params="SMTPUTF8")
+            send(node, "a@xn--hxajbheg2az3al.test")
+            world_mx[ONE].wait_messages(2)
+            # The address itself goes out as it was written.
+            assert any("παράδειγμα".encode() in r for m in world_mx[ONE].messages for r in m.rcpts)
+            assert server.asked("xn--hxajbheg2az3al.test", "MX")
+            assert all(set(q[0]) <= set("abcdefghijklmnopqrstuvwxyz0123456789-.") for q in server.asked())
+
+
 def test_dns_01_nxdomain_is_final_at_once():
     with FakeDNS({}) as server, world(server, free_port()) as node:
         send(node, "a@nowhere.test")

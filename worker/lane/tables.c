@@ -3,6 +3,7 @@
  * index.
  */
 #include "worker/lane/flow.h"
+#include "worker/lane/idna.h"
 #include "worker/lane/site.h"
 
 #include <ctype.h>
@@ -80,6 +81,9 @@ bool domains_have_room(struct queue *q, uint64_t count)
 
 uint32_t domain_intern(struct queue *q, struct span name)
 {
+    char ascii[LIMIT_DOMAIN_BYTES + 1];
+    if (idna_is_needed(name) && idna_to_ascii(name, ascii) == 0)
+        name = span_str(ascii); /* one domain, whichever way it was written; DNS hears A-labels only */
     uint32_t h = hash_bytes_ifold(name);
     uint32_t i = table_find(&q->domain_by_name, h, domain_has_name, q, &name);
     if (i != 0)
