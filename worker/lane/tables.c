@@ -83,7 +83,7 @@ uint32_t domain_intern(struct queue *q, struct span name)
 {
     char ascii[LIMIT_DOMAIN_BYTES + 1];
     if (idna_is_needed(name) && idna_to_ascii(name, ascii) == 0)
-        name = span_str(ascii); /* one domain, whichever way it was written; DNS hears A-labels only */
+        name = span_str(ascii); /* one domain in either spelling; DNS hears A-labels only */
     uint32_t h = hash_bytes_ifold(name);
     uint32_t i = table_find(&q->domain_by_name, h, domain_has_name, q, &name);
     if (i != 0)
