@@ -8,7 +8,7 @@
 #include "base/span.h"
 #include "proto/limits.h"
 
-/* Writes the ASCII form and a NUL; -EINVAL: not a name that DNS could know. Pure ASCII is copied. */
+/* Writes the ASCII form and a NUL; -EINVAL: no name that DNS could know. ASCII is copied. */
 NODISCARD int idna_to_ascii(struct span name, char out[LIMIT_DOMAIN_BYTES + 1]);
 /* True when some octet is above 127. */
 bool idna_is_needed(struct span name);
