@@ -17,11 +17,7 @@
         {.name = "reason",                                                                       \
          .meta = "REASON",                                                                       \
          .arg = "reason",                                                                        \
-         .help = "only with this reason code"},                                                  \
-        {.name = "sender", .meta = "ADDRESS", .arg = "sender", .help = "only from this sender"}, \
-    {                                                                                            \
-        .name = "rcpt", .meta = "ADDRESS", .arg = "rcpt", .help = "only to this recipient"       \
-    }
+         .help = "only with this reason code"}
 #define LIMIT                                                                                 \
     {                                                                                         \
         .name = "limit", .letter = 'n', .meta = "N", .arg = "limit", .help = "at most N rows" \

@@ -3,7 +3,7 @@
 
 #include "base/suggest.h"
 
-#define FILTERS "lane", "site", "tenant", "domain", "state", "reason", "sender", "rcpt"
+#define FILTERS "lane", "site", "tenant", "domain", "state", "reason"
 
 static const char *const filters[] = {FILTERS, "id"};
 

@@ -129,15 +129,6 @@ static bool read_id(struct task *t, const char *v)
     return true;
 }
 
-static bool not_indexed(struct task *t, const char *v)
-{
-    task_fail(t, 400,
-              "\"%s\": addresses are not indexed in memory; select by domain=, or find the id "
-              "with `mochila events`",
-              v);
-    return false;
-}
-
 bool filter_read(struct task *t, const struct control_frame *f)
 {
     static const struct {
@@ -145,7 +136,7 @@ bool filter_read(struct task *t, const struct control_frame *f)
         bool (*read)(struct task *t, const char *v);
     } keys[] = {{"lane", read_lane},     {"tenant", read_tenant}, {"site", read_site},
                 {"domain", read_domain}, {"state", read_state},   {"reason", read_reason},
-                {"id", read_id},         {"sender", not_indexed}, {"rcpt", not_indexed}};
+                {"id", read_id}};
     struct filter *x = &t->filter;
     x->any_lane = x->any_tenant = x->any_site = x->any_domain = true;
     x->any_state = x->any_reason = x->any_id = true;

@@ -228,8 +228,7 @@ static int check_value(const char *key, const char *value, char error[ARGS_ERROR
 {
     uint64_t n;
     if (verb_arg_is_filter(key) && value[0] == '\0')
-        return refuse(error, "%s= is empty: leave it out, or say what to select%s", key,
-                      strcmp(key, "sender") == 0 ? " (<> is the null sender)" : "");
+        return refuse(error, "%s= is empty: leave it out, or say what to select", key);
     if (strcmp(key, "limit") == 0) {
         if (span_to_u64(span_str(value), &n) < 0 || n < 1 || n > VERB_LIMIT_MAX)
             return refuse(error, "limit is a number from 1 to %d, not \"%.40s\"", VERB_LIMIT_MAX,

@@ -102,7 +102,7 @@ static void test_what_verbs_take(void **state)
         {"queue", "lnae=x", "did you mean lane?"},
         {"queue", "zzzz=x", "it takes by, lane"},
         {"queue", "tenant=", "is empty"},
-        {"queue", "sender=", "<> is the null sender"},
+        {"queue", "domain=", "domain= is empty"},
         {"status", "by=x", "takes no arguments"},
         {"why", "", "needs the argument what"},
         {"why", "what=", "needs the argument what"},
