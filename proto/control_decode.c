@@ -7,6 +7,7 @@
  */
 #include "proto/control.h"
 
+#include "proto/budget.h"
 #include "proto/control.pb-c.h"
 #include "proto/link_frame.h"
 #include "proto/node_uri.h"
@@ -21,25 +22,6 @@ enum {
     BOOT_BITS = 48,
     CORE_MAX = 4095,
 };
-
-struct budget {
-    size_t left;
-};
-
-static void *budget_alloc(void *ctx, size_t n)
-{
-    struct budget *b = ctx;
-    if (n > b->left)
-        return NULL;
-    b->left -= n;
-    return malloc(n);
-}
-
-static void budget_free(void *ctx, void *p)
-{
-    (void)ctx;
-    free(p);
-}
 
 /* Copies a text with its NUL; an inner NUL or too many bytes make it malformed. */
 static int take_text(const ProtobufCBinaryData *in, char *out, size_t cap)
@@ -352,7 +334,7 @@ int control_decode(struct span bytes, struct control_frame *out)
         return -EBADMSG;
 
     struct budget budget = {BUDGET_BYTES};
-    ProtobufCAllocator allocator = {budget_alloc, budget_free, &budget};
+    ProtobufCAllocator allocator = budget_allocator(&budget);
     Mochila__Frame *m = mochila__frame__unpack(&allocator, bytes.n, bytes.p);
     if (m == NULL)
         return -EBADMSG;

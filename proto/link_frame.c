@@ -1,11 +1,11 @@
 /* link_frame - see link_frame.h. */
 #include "proto/link_frame.h"
 
+#include "proto/budget.h"
 #include "proto/link.pb-c.h"
 #include "proto/node_uri.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 enum {
     MAGIC = 0x6b6e4c6d, /* "mLnk" */
@@ -14,25 +14,6 @@ enum {
     BUDGET_BYTES = 2 * LIMIT_LINK_FRAME_BYTES + 4096,
     OVERHEAD_BYTES = 256, /* of any frame, without its payload */
 };
-
-struct budget {
-    size_t left;
-};
-
-static void *budget_alloc(void *ctx, size_t n)
-{
-    struct budget *b = ctx;
-    if (n > b->left)
-        return NULL;
-    b->left -= n;
-    return malloc(n);
-}
-
-static void budget_free(void *ctx, void *p)
-{
-    (void)ctx;
-    free(p);
-}
 
 static ProtobufCBinaryData bytes_of(const void *p, size_t n)
 {
@@ -147,7 +128,7 @@ int link_frame_decode(struct span bytes, struct link_frame *out)
     if (bytes.n == 0 || bytes.n > LIMIT_LINK_FRAME_BYTES)
         return -EBADMSG;
     struct budget budget = {BUDGET_BYTES};
-    ProtobufCAllocator allocator = {budget_alloc, budget_free, &budget};
+    ProtobufCAllocator allocator = budget_allocator(&budget);
     Mochila__LinkFrame *m = mochila__link_frame__unpack(&allocator, bytes.n, bytes.p);
     if (m == NULL)
         return -EBADMSG;
@@ -161,7 +142,7 @@ int link_frame_decode(struct span bytes, struct link_frame *out)
 void link_frame_free(struct link_frame *f)
 {
     struct budget none = {0};
-    ProtobufCAllocator allocator = {budget_alloc, budget_free, &none};
+    ProtobufCAllocator allocator = budget_allocator(&none);
     if (f->unpacked != NULL)
         mochila__link_frame__free_unpacked(f->unpacked, &allocator);
     f->unpacked = NULL;

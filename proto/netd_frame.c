@@ -1,35 +1,16 @@
 /* netd_frame - see netd_frame.h. */
 #include "proto/netd_frame.h"
 
+#include "proto/budget.h"
 #include "proto/netd.pb-c.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 enum {
     /* NETD_HELD_PER_FRAME entries of some 200 bytes each, pointers to them, and a START. */
     BUDGET_BYTES = 192 << 10,
     ADDRESS_BYTES = 16,
 };
-
-struct budget {
-    size_t left;
-};
-
-static void *budget_alloc(void *ctx, size_t n)
-{
-    struct budget *b = ctx;
-    if (n > b->left)
-        return NULL;
-    b->left -= n;
-    return malloc(n);
-}
-
-static void budget_free(void *ctx, void *p)
-{
-    (void)ctx;
-    free(p);
-}
 
 static ProtobufCBinaryData bytes_of(const void *p, size_t n)
 {
@@ -213,7 +194,7 @@ int netd_decode(struct span bytes, struct netd_frame *out)
     if (bytes.n == 0 || bytes.n > LIMIT_FRAME_BYTES)
         return -EBADMSG;
     struct budget budget = {BUDGET_BYTES};
-    ProtobufCAllocator allocator = {budget_alloc, budget_free, &budget};
+    ProtobufCAllocator allocator = budget_allocator(&budget);
     Mochila__NetdFrame *m = mochila__netd_frame__unpack(&allocator, bytes.n, bytes.p);
     if (m == NULL)
         return -EBADMSG;
