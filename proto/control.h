@@ -25,11 +25,72 @@ enum control_kind {
     CONTROL_ANSWER,
     CONTROL_RECOVERED,
     CONTROL_LINK,
+    CONTROL_CARRIER,
+    CONTROL_LANE,
     CONTROL_KIND_COUNT
+};
+/* What a node is to a lane; the epoch says since which change of owner. */
+enum lane_role {
+    LANE_OWNER = 1, /* ours; attempts start while `run` says that the address is here */
+    LANE_FROZEN,    /* ours, but nothing new starts: it is about to be given away */
+    LANE_AWAY,      /* another node's: what is accepted here is handed over to it */
+    LANE_REPLICA,   /* another node's, which copies it to us */
+    LANE_ROLE_COUNT
 };
 struct control_lane {
     uint32_t lane, shard, worker, epoch;
     struct ip address;
+    enum lane_role role;
+    bool run;
+    uint32_t owner_slot; /* worker on the owner's node, CONTROL_NO_SLOT: not known */
+    uint64_t move;       /* of a frozen lane or a replica, 0: none */
+    char owner[LIMIT_NAME_BYTES + 1]; /* node; "": this one */
+};
+/*
+ * What a LANE frame says. Every order may be repeated. From the master:
+ *   SET        role, epoch, run, node and slot (the owner; of a frozen lane: the target), move:
+ *              from now on this is so. SET_DONE follows when it is durable and in force.
+ *   COPY       move, epoch, node, slot, rate: send the lane to its replica there; it goes on over
+ *              losses of the link and of the peer until COPY_STOP or the lane's next role. Again
+ *              with another rate: from now on that rate.
+ *   COPY_STOP  -
+ *   REPORT     asks for PROGRESS of any lane at once.
+ * From the worker:
+ *   SET_DONE   role, epoch, run, result. Of FROZEN: tails; of a REPLICA: complete when READY(epoch)
+ *              is durable here already. -EBUSY as result: later; other results: refused, why.
+ *   PROGRESS   of a lane that is copied, about every 100 ms, and when it is asked for: messages and
+ *              bytes sent and left (left includes what is not acknowledged); of one that is away:
+ *              owed (recipients to be handed over) and tails (attempts that are open).
+ *   READY      epoch, move: on the replica's side, all of it is durable here.
+ *   TAIL       tails: of a lane that is frozen or away, open attempts and connections left; sent
+ *              when it changes to 0, and with SET_DONE.
+ *   COPY_FAILED why: a copy cannot go on without help (no room there, it does not know the lane).
+ */
+enum lane_op {
+    LANE_OP_SET = 1,
+    LANE_OP_COPY,
+    LANE_OP_COPY_STOP,
+    LANE_OP_REPORT,
+    LANE_OP_SET_DONE,
+    LANE_OP_PROGRESS,
+    LANE_OP_READY,
+    LANE_OP_TAIL,
+    LANE_OP_COPY_FAILED,
+    LANE_OP_COUNT
+};
+struct control_lane_order {
+    enum lane_op op;
+    uint32_t lane, epoch, slot; /* slot: CONTROL_NO_SLOT when not known */
+    uint64_t move, rate;        /* rate: bytes a second, 0: no limit */
+    enum lane_role role;        /* 0: none said */
+    bool run, complete;
+    char node[LIMIT_NAME_BYTES + 1];
+    int result;                 /* 0 or -errno */
+    uint32_t tails;
+    uint64_t messages_sent, messages_left, bytes_sent, bytes_left, owed;
+    /* SET_DONE of FROZEN, OWNER: from the last start of an attempt before to now, or 0 */
+    uint64_t paused_us;
+    char why[160];
 };
 struct control_hold {
     char kind[12]; /* lane tenant site message all */
@@ -83,6 +144,7 @@ struct control_frame {
     char **args;
     uint32_t arg_count; /* "key=value" */
     struct control_link link; /* of LINK; its payload is the body */
+    struct control_lane_order order; /* of LANE; CARRIER says slot only */
     uint8_t *body;
     size_t body_bytes;
 };

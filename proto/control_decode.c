@@ -36,6 +36,13 @@ static int take_text(const ProtobufCBinaryData *in, char *out, size_t cap)
     return 0;
 }
 
+static int take_node(const ProtobufCBinaryData *in, char *out, size_t cap)
+{
+    if (in->len == 0)
+        return 0;
+    return node_name_ok(span_of(in->data, in->len)) ? take_text(in, out, cap) : -EBADMSG;
+}
+
 /* An array for n elements of the frame; NULL and 0 when n is 0. */
 static int make_list(size_t n, size_t n_max, size_t element_bytes, void **out, uint32_t *count)
 {
@@ -82,10 +89,21 @@ static int take_lane(const Mochila__LanePlace *in, uint32_t workers, struct cont
         return -EBADMSG;
     if (in->address.len != sizeof out->address.b)
         return -EBADMSG;
+    if (in->has_role && (in->role < LANE_OWNER || in->role >= LANE_ROLE_COUNT))
+        return -EBADMSG;
+    if (in->has_owner_slot && in->owner_slot >= LIMIT_WORKERS)
+        return -EBADMSG;
     *out = (struct control_lane){
-        .lane = in->lane, .shard = in->shard, .worker = in->worker, .epoch = in->epoch};
+        .lane = in->lane,
+        .shard = in->shard,
+        .worker = in->worker,
+        .epoch = in->epoch,
+        .role = in->has_role ? (enum lane_role)in->role : LANE_OWNER,
+        .run = in->has_run ? in->run : true,
+        .owner_slot = in->has_owner_slot ? in->owner_slot : CONTROL_NO_SLOT,
+        .move = in->move};
     memcpy(out->address.b, in->address.data, sizeof out->address.b);
-    return 0;
+    return in->has_owner ? take_node(&in->owner, out->owner, sizeof out->owner) : 0;
 }
 
 static int take_lanes(const Mochila__Start *s, struct control_frame *f)
@@ -290,6 +308,44 @@ static int decode_link(const Mochila__Frame *m, struct control_frame *f)
     return r;
 }
 
+static int decode_carrier(const Mochila__Frame *m, struct control_frame *f)
+{
+    f->slot = m->carrier->slot;
+    return f->slot < LIMIT_WORKERS ? 0 : -EBADMSG;
+}
+
+static int decode_lane(const Mochila__Frame *m, struct control_frame *f)
+{
+    const Mochila__Lane *in = m->lane;
+    if (in->op < LANE_OP_SET || in->op >= LANE_OP_COUNT || in->role >= LANE_ROLE_COUNT)
+        return -EBADMSG;
+    if (in->has_slot && in->slot >= LIMIT_WORKERS)
+        return -EBADMSG;
+    if (in->lane == 0 || in->result > 4095)
+        return -EBADMSG;
+    f->order = (struct control_lane_order){.op = (enum lane_op)in->op,
+                                           .lane = in->lane,
+                                           .epoch = in->epoch,
+                                           .slot = in->has_slot ? in->slot : CONTROL_NO_SLOT,
+                                           .move = in->move,
+                                           .rate = in->rate,
+                                           .role = (enum lane_role)in->role,
+                                           .run = in->run,
+                                           .complete = in->complete,
+                                           .result = -(int)in->result,
+                                           .tails = in->tails,
+                                           .messages_sent = in->messages_sent,
+                                           .messages_left = in->messages_left,
+                                           .bytes_sent = in->bytes_sent,
+                                           .bytes_left = in->bytes_left,
+                                           .owed = in->owed,
+                                           .paused_us = in->paused_us};
+    int r = in->has_node ? take_node(&in->node, f->order.node, sizeof f->order.node) : 0;
+    if (r == 0 && in->has_why)
+        r = take_text(&in->why, f->order.why, sizeof f->order.why);
+    return r;
+}
+
 /* Which message is in the frame, and who reads it. */
 static const struct decoder {
     enum control_kind kind;
@@ -307,6 +363,8 @@ static const struct decoder {
     {CONTROL_ANSWER, offsetof(Mochila__Frame, answer), decode_answer},
     {CONTROL_RECOVERED, offsetof(Mochila__Frame, recovered), decode_recovered},
     {CONTROL_LINK, offsetof(Mochila__Frame, link), decode_link},
+    {CONTROL_CARRIER, offsetof(Mochila__Frame, carrier), decode_carrier},
+    {CONTROL_LANE, offsetof(Mochila__Frame, lane), decode_lane},
 };
 static_assert(ARRAY_COUNT(decoders) == CONTROL_KIND_COUNT - 1, "a decoder for each kind");
 

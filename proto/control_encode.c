@@ -30,6 +30,8 @@ union message {
     Mochila__Answer answer;
     Mochila__Recovered recovered;
     Mochila__Link link;
+    Mochila__Carrier carrier;
+    Mochila__Lane lane;
 };
 
 struct encoding {
@@ -106,6 +108,15 @@ static Mochila__LanePlace **put_lanes(struct encoding *e)
         list[i]->shard = l->shard;
         list[i]->worker = l->worker;
         list[i]->epoch = l->epoch;
+        list[i]->has_role = list[i]->has_run = l->role != 0;
+        list[i]->role = l->role;
+        list[i]->run = l->run;
+        list[i]->has_owner = l->owner[0] != '\0';
+        list[i]->owner = text_of_str(l->owner);
+        list[i]->has_owner_slot = l->role != 0 && l->owner_slot != CONTROL_NO_SLOT;
+        list[i]->owner_slot = l->owner_slot;
+        list[i]->has_move = l->move != 0;
+        list[i]->move = l->move;
     }
     return list;
 }
@@ -254,13 +265,54 @@ static void encode_link(struct encoding *e)
     e->m.link = l;
 }
 
+static void encode_carrier(struct encoding *e)
+{
+    mochila__carrier__init(&e->u.carrier);
+    e->u.carrier.slot = e->f->slot;
+    e->m.carrier = &e->u.carrier;
+}
+
+static void encode_lane(struct encoding *e)
+{
+    const struct control_lane_order *in = &e->f->order;
+    Mochila__Lane *l = &e->u.lane;
+    MUST(in->result <= 0);
+    mochila__lane__init(l);
+    l->has_epoch = l->has_move = l->has_role = l->has_run = l->has_node = l->has_rate = true;
+    l->has_result = l->has_why = l->has_tails = l->has_owed = l->has_complete = true;
+    l->has_messages_sent = l->has_messages_left = l->has_bytes_sent = l->has_bytes_left = true;
+    l->has_paused_us = true;
+    l->op = in->op;
+    l->lane = in->lane;
+    l->epoch = in->epoch;
+    l->move = in->move;
+    l->role = in->role;
+    l->run = in->run;
+    l->node = text_of_str(in->node);
+    l->has_slot = in->slot != CONTROL_NO_SLOT;
+    l->slot = in->slot;
+    l->rate = in->rate;
+    l->result = (uint32_t)-in->result;
+    l->why = text_of_str(in->why);
+    l->messages_sent = in->messages_sent;
+    l->messages_left = in->messages_left;
+    l->bytes_sent = in->bytes_sent;
+    l->bytes_left = in->bytes_left;
+    l->tails = in->tails;
+    l->owed = in->owed;
+    l->complete = in->complete;
+    l->paused_us = in->paused_us;
+    e->m.lane = l;
+}
+
 static void (*const encoders[CONTROL_KIND_COUNT])(struct encoding *e) = {
     [CONTROL_READY] = encode_ready,         [CONTROL_START] = encode_start,
     [CONTROL_HOLDS] = encode_holds,         [CONTROL_PEER_UP] = encode_peer_up,
     [CONTROL_PEER_DOWN] = encode_peer_down, [CONTROL_DRAIN] = encode_drain,
     [CONTROL_DRAINED] = encode_drained,     [CONTROL_QUERY] = encode_query,
     [CONTROL_ANSWER] = encode_answer,       [CONTROL_RECOVERED] = encode_recovered,
-    [CONTROL_LINK] = encode_link,
+    [CONTROL_LINK] = encode_link,           [CONTROL_CARRIER] = encode_carrier,
+    [CONTROL_LANE] = encode_lane,
 };
 
 int control_encode(const struct control_frame *f, uint8_t *out, size_t cap, size_t *n)

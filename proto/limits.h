@@ -74,10 +74,13 @@ enum {
     LIMIT_LINK_MESSAGE_BYTES = 2 << 20, /* NN_RCVMAXSIZE: finite, or a length field ends us */
     LIMIT_LINK_CREDIT_BYTES = 16 << 20, /* unacknowledged bytes of one channel of one peer */
     LIMIT_LINK_PAYLOAD_BYTES = 60 << 10, /* of one frame, as it comes from the master */
+    LIMIT_CARRIER_PAYLOAD_BYTES = 640 << 10, /* of one frame between workers of two nodes */
 };
 
 static_assert(LIMIT_LINK_PAYLOAD_BYTES + 2048 <= LIMIT_FRAME_BYTES, "a payload fits fd 3");
 static_assert(LIMIT_LINK_FRAME_BYTES < LIMIT_LINK_MESSAGE_BYTES, "a frame fits a message");
+static_assert(LIMIT_CARRIER_PAYLOAD_BYTES + 4096 <= LIMIT_LINK_FRAME_BYTES, "and this too");
+static_assert(LIMIT_RECORD_BYTES + 65536 <= LIMIT_CARRIER_PAYLOAD_BYTES, "a record fits a carrier");
 static_assert(LIMIT_BODY_CHUNK_BYTES + 4096 <= LIMIT_RECORD_BYTES, "a chunk fits a record");
 static_assert(2 * LIMIT_RECORD_BYTES <= LIMIT_BATCH_BYTES, "two records fit a batch");
 static_assert(LIMIT_BATCH_BYTES % LIMIT_BLOCK_BYTES == 0, "a batch is whole blocks");

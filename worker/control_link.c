@@ -91,6 +91,8 @@ static void on_frame(struct worker *w, struct control_frame *f, int *fds, unsign
     case CONTROL_ANSWER:
     case CONTROL_RECOVERED:
     case CONTROL_LINK:
+    case CONTROL_CARRIER:
+    case CONTROL_LANE:
     case CONTROL_KIND_COUNT:
         break;
     }

@@ -36,8 +36,23 @@ static int decode_exact(struct span s, struct control_frame *out)
 static uint32_t some_shards[] = {0, 3, 63};
 static uint32_t some_listeners[] = {0, 1};
 static struct control_lane some_lanes[] = {
-    {.lane = 1, .shard = 0, .worker = 0, .epoch = 1, .address = {{1, 2, 3}}},
-    {.lane = 4000000000, .shard = 63, .worker = 3, .epoch = 9, .address = {{255, 254}}},
+    {.lane = 1,
+     .shard = 0,
+     .worker = 0,
+     .epoch = 1,
+     .address = {{1, 2, 3}},
+     .role = LANE_OWNER,
+     .run = true,
+     .owner_slot = CONTROL_NO_SLOT},
+    {.lane = 4000000000,
+     .shard = 63,
+     .worker = 3,
+     .epoch = 9,
+     .address = {{255, 254}},
+     .role = LANE_REPLICA,
+     .owner_slot = 5,
+     .move = UINT64_MAX,
+     .owner = "b"},
 };
 static struct control_hold some_holds[] = {
     {.kind = "lane", .value = "192.0.2.10", .why = "warm-up", .since = 1795000000},
@@ -95,6 +110,14 @@ static struct control_frame sample(enum control_kind kind)
         f.link = (struct control_link){CONTROL_LINK_SEND, 1, "b", 2, 3, 4, 5, 6, 7, 8, "because"};
         f.body = some_body, f.body_bytes = sizeof some_body - 1;
         break;
+    case CONTROL_CARRIER:
+        f.slot = 3;
+        break;
+    case CONTROL_LANE:
+        f.order = (struct control_lane_order){
+            LANE_OP_SET_DONE, 7, 9, 2, UINT64_MAX, 1 << 20, LANE_FROZEN, true, true, "b", -EBUSY,
+            3, 4, 5, 6, 7, 8, 9, "because"};
+        break;
     case CONTROL_KIND_COUNT:
         fail();
     }
@@ -120,6 +143,11 @@ static void assert_lists_equal(const struct control_frame *a, const struct contr
         assert_int_equal(a->lanes[i].worker, b->lanes[i].worker);
         assert_int_equal(a->lanes[i].epoch, b->lanes[i].epoch);
         assert_true(ip_eq(&a->lanes[i].address, &b->lanes[i].address));
+        assert_int_equal(a->lanes[i].role, b->lanes[i].role);
+        assert_int_equal(a->lanes[i].run, b->lanes[i].run);
+        assert_int_equal(a->lanes[i].owner_slot, b->lanes[i].owner_slot);
+        assert_int_equal(a->lanes[i].move, b->lanes[i].move);
+        assert_string_equal(a->lanes[i].owner, b->lanes[i].owner);
     }
     for (uint32_t i = 0; i < a->hold_count; i++) {
         assert_string_equal(a->holds[i].kind, b->holds[i].kind);
@@ -134,6 +162,25 @@ static void assert_lists_equal(const struct control_frame *a, const struct contr
     assert_true(span_eq(span_of(a->body, a->body_bytes), span_of(b->body, b->body_bytes)));
 }
 
+static void assert_orders_equal(const struct control_lane_order *a,
+                                const struct control_lane_order *b)
+{
+    assert_int_equal(a->op, b->op);
+    assert_int_equal(a->lane, b->lane);
+    assert_int_equal(a->epoch, b->epoch);
+    assert_int_equal(a->slot, b->slot);
+    assert_int_equal(a->move, b->move);
+    assert_int_equal(a->rate, b->rate);
+    assert_int_equal(a->role, b->role);
+    assert_int_equal(a->run, b->run);
+    assert_int_equal(a->complete, b->complete);
+    assert_string_equal(a->node, b->node);
+    assert_int_equal(a->result, b->result);
+    assert_int_equal(a->tails, b->tails);
+    assert_memory_equal(&a->messages_sent, &b->messages_sent, 6 * sizeof a->messages_sent);
+    assert_string_equal(a->why, b->why);
+}
+
 static void assert_frames_equal(const struct control_frame *a, const struct control_frame *b)
 {
     assert_int_equal(a->kind, b->kind);
@@ -146,6 +193,8 @@ static void assert_frames_equal(const struct control_frame *a, const struct cont
     assert_string_equal(a->link.why, b->link.why);
     assert_memory_equal(&a->link.stream, &b->link.stream, 6 * sizeof a->link.stream);
     assert_int_equal(a->link.version, b->link.version);
+    if (a->kind == CONTROL_LANE)
+        assert_orders_equal(&a->order, &b->order);
     assert_int_equal(a->id, b->id);
     assert_int_equal(a->messages, b->messages);
     assert_int_equal(a->milliseconds, b->milliseconds);

@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <net/if.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -195,26 +194,6 @@ void conn_attach(struct conn *c, const struct conn_events *ev, void *owner)
     c->owner = owner;
 }
 
-/* Options and source address. 0 or -errno; what fails here is told by on_open. */
-static int prepare_socket(int fd, const struct conn_target *t)
-{
-    const int on = 1;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (t->device != NULL &&
-        setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, t->device, (socklen_t)strlen(t->device)) < 0)
-        return -errno;
-    if (!t->bind_source)
-        return 0;
-    struct sockaddr_storage from;
-    socklen_t n;
-    if (ip_is_v4(&t->from) != ip_is_v4(&t->to))
-        return -EAFNOSUPPORT;
-    ip_to_sockaddr(&t->from, 0, &from, &n);
-    /* The port is chosen at the connect, when the destination is known: 64 K per destination. */
-    (void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
-    return bind(fd, (const struct sockaddr *)&from, n) < 0 ? -errno : 0;
-}
-
 struct conn *conn_connect(struct io *io, const struct conn_target *t, const struct conn_events *ev,
                           void *owner)
 {
@@ -239,7 +218,7 @@ struct conn *conn_connect(struct io *io, const struct conn_target *t, const stru
     MUST(n <= sizeof c->target);
     memcpy(&c->target, &to, n);
     c->target_bytes = n;
-    c->err = prepare_socket(fd, t);
+    c->err = conn_source_set(c, t); /* what fails here is told by on_open */
     timer_set(&io->wheel, &c->timer, t->timeout_ms + 1u);
     io->counts.connects++;
     conn_mark_dirty(c);
@@ -260,6 +239,8 @@ void conn_on_connect(struct io *io, const struct ring_event *e)
     conn_mark_dirty(c);
     if (c->state != CONN_CONNECTING)
         return;
+    if (e->res == -EADDRNOTAVAIL && !c->timed_out && conn_source_next(c))
+        return; /* connects anew in the sync phase */
     if (e->res < 0) {
         fail_open(c, c->timed_out ? -ETIMEDOUT : e->res);
         return;

@@ -18,13 +18,15 @@
 
 #include "base/net.h"
 #include "base/span.h"
+#include "proto/port_slice.h"
 #include "worker/io/io.h"
 
 struct conn;
 
 struct conn_events {
     /* Outgoing only: 0 = connected, else -errno (-ETIMEDOUT, -ECONNREFUSED, -EADDRNOTAVAIL: the
-       source address is not here, ...). After an error only on_closed follows. */
+       source address is not here, or has no port left for this destination, ...). After an error
+       only on_closed follows. */
     void (*on_open)(void *owner, struct conn *c, int res);
     /* Command mode. The span is valid during the call only. */
     void (*on_data)(void *owner, struct conn *c, struct span data);
@@ -57,8 +59,10 @@ void listener_stop(struct listener *l);
 struct conn_target {
     struct ip to;
     uint16_t to_port;
-    bool bind_source; /* bind to `from` (IP_BIND_ADDRESS_NO_PORT) before connecting */
+    bool bind_source; /* bind to `from` before connecting */
     struct ip from;
+    struct port_slice from_ports; /* the source port is one of these; low 0: the kernel chooses */
+    uint16_t from_first;          /* of them, tried first: random */
     const char *device;  /* SO_BINDTODEVICE, or NULL */
     uint32_t timeout_ms; /* of the connect, 1..300000 */
 };

@@ -39,6 +39,13 @@ enum { CONN_OP_CONNECT = 1, CONN_OP_MULTI = 2, CONN_OP_ONE = 4, CONN_OP_SEND = 8
 
 struct out_queue; /* conn_out.c */
 
+/* Source ports of a slice that are still to be tried while it connects. */
+struct conn_ports {
+    struct port_slice slice;
+    uint16_t next;
+    uint16_t left; /* tries; 0: none, or the kernel chooses */
+};
+
 struct conn {
     struct io *io;
     const struct conn_events *events;
@@ -65,6 +72,7 @@ struct conn {
     bool timed_out;
     bool peer_known;
     uint16_t peer_port;
+    struct conn_ports ports;
     struct ip peer;
     union {
         struct sockaddr any;
@@ -96,6 +104,13 @@ struct conn *conn_new(struct io *io, int fd);
 /* A new connection of a listener: hands it to on_accept. False when there is no slot (the socket is
  * closed). */
 bool conn_accepted(struct io *io, struct listener *l, int fd);
+
+/* conn_source.c */
+/* Options, source address and port of the new socket c->fd. 0 or -errno; c keeps the descriptor. */
+NODISCARD int conn_source_set(struct conn *c, const struct conn_target *t);
+/* The port is taken for this destination: another socket with another one. False: none is left. No
+   operation may be in flight. */
+bool conn_source_next(struct conn *c);
 
 /* conn_recv.c; both return false when the kernel takes no entry just now. */
 bool conn_sync_recv(struct conn *c);

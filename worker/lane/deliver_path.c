@@ -180,6 +180,15 @@ static bool resolve_host(struct outbound *o, const struct site_host *h)
 
 /* --- connecting --- */
 
+/* In a cluster the lane's epoch chooses the source ports; else the kernel does. */
+static void choose_ports(const struct queue *q, const struct lane *l, struct conn_target *t)
+{
+    if (q->env.config->cluster.name[0] == '\0')
+        return;
+    t->from_ports = port_slice_of(l->epoch);
+    t->from_first = (uint16_t)(t->from_ports.low + rng_below(q->env.rng, PORT_SLICE_COUNT));
+}
+
 static bool connect_to(struct outbound *o, const struct ip *ip)
 {
     struct queue *q = o->deliver->queue;
@@ -193,6 +202,7 @@ static bool connect_to(struct outbound *o, const struct ip *ip)
                                       .from = l->address,
                                       .device = l->nic[0] != '\0' ? l->nic : NULL,
                                       .timeout_ms = q->env.config->client.connect_ms};
+    choose_ports(q, l, &set.target);
     o->remote = *ip;
     o->state = OUT_CONNECTING;
     o->client = smtp_client_open(&set, &outbound_client_events, o);

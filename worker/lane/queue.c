@@ -156,10 +156,18 @@ void entry_unlist(struct queue *q, struct qentry *e)
     case ENTRY_WAITING:
         due_remove(&q->due, &q->store, e);
         break;
+    case ENTRY_STRAY: {
+        struct lane *l = entry_lane(q, e);
+        qlist_remove(&q->store, e->cancel ? &l->handing : &l->strays, e);
+        e->cancel = 0;
+        break;
+    }
     case ENTRY_NEW:
     case ENTRY_HELD:
     case ENTRY_PARKED:
     case ENTRY_BOUNCE_DUE:
+    case ENTRY_REPLICA:
+    case ENTRY_TAIL:
         break;
     case ENTRY_FREE:
     case ENTRY_IN_FLIGHT:

@@ -45,6 +45,24 @@ struct lane {
     char nic[16];
     char name[IP_TEXT];
     struct stats_lane *stats;
+    /* --- between nodes: role.h --- */
+    enum lane_role role;
+    bool run;               /* owner: the address is here */
+    bool copying;           /* the hooks of queue.copy_hooks hear of it */
+    bool ready;             /* replica: READY(epoch) is durable */
+    char node[LIMIT_NAME_BYTES + 1]; /* owner, or target while frozen; "": this node */
+    uint32_t node_slot;     /* worker there, CONTROL_NO_SLOT: not known */
+    uint64_t move;
+    uint32_t tails;         /* in flight here in a lane that is frozen or away */
+    uint32_t replicas;      /* ENTRY_REPLICA here */
+    uint32_t tails_there;   /* ENTRY_TAIL here */
+    uint32_t bounces;       /* ENTRY_BOUNCE_DUE */
+    struct qlist strays;    /* ENTRY_STRAY, oldest first */
+    struct qlist handing;   /* ENTRY_STRAY under way to the owner */
+    uint64_t last_start_ns; /* monotonic: the last start of an attempt, for the pause of a move */
+    struct lane_sweep *sweep; /* slices of a change of role; private to role.c */
+    uint8_t *state;         /* what the last owner told of its flows: flow_state.h */
+    uint32_t state_bytes;
 };
 
 struct tenant {
@@ -131,6 +149,16 @@ struct flow {
     struct queue *queue;
 };
 
+struct note_facts;
+/* Who copies lanes hears of what changes in them; called for lanes with `copying`. */
+struct copy_hooks {
+    void *ctx;
+    /* A message is durable and in the index (not a late one). */
+    void (*on_message)(void *ctx, struct lane *l, struct qmsg *m);
+    /* An outcome (DONE, DEFER; not DOT) is being recorded; the entries still exist. */
+    void (*on_outcome)(void *ctx, struct lane *l, const struct note_facts *n);
+};
+
 struct queue_env {
     const struct config *config;
     struct io *io;
@@ -187,6 +215,10 @@ struct queue {
        can. */
     bool (*take_away)(void *ctx, struct qentry *e);
     void *take_away_ctx;
+    struct copy_hooks copy_hooks; /* on_message NULL: none */
+    struct adopted *adopted;      /* messages taken from other nodes: adopted.h; NULL: none */
+    uint64_t owed_out;            /* recipients given away, still to be let go from the index */
+    uint64_t owed_in;             /* recipients taken over, still ENTRY_REPLICA until placed */
     struct deliver *deliver;
     struct shard *shards[LIMIT_WORKERS];
     uint32_t shard_count;

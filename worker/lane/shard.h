@@ -48,6 +48,7 @@ struct enqueue {
     uint16_t chunk_count;
     uint16_t rcpt_count;
     bool taken_over;           /* from another shard or node, not from a client */
+    bool replica;              /* of a lane that is LANE_REPLICA: see role.h */
     /* private */
     struct spool_wait wait;
     struct record_place place;

@@ -90,8 +90,12 @@ static uint8_t written_state(const struct qentry *e)
         return RCPT_HELD;
     case ENTRY_PARKED:
         return RCPT_PARKED;
+    case ENTRY_REPLICA:
+        return e->cancel;
     case ENTRY_FREE:
     case ENTRY_NEW:
+    case ENTRY_STRAY:
+    case ENTRY_TAIL:
     case ENTRY_RESOLVING:
     case ENTRY_READY:
     case ENTRY_WAITING:

@@ -26,11 +26,19 @@ enum entry_state {
     ENTRY_HELD,       /* this message is held by the operator */
     ENTRY_PARKED,     /* damaged or poisoned: reported, not tried */
     ENTRY_BOUNCE_DUE, /* failed for good; the notification is owed */
+    ENTRY_STRAY,      /* its lane is another node's: in a list of its lane until handed over */
+    ENTRY_REPLICA,    /* copied from the lane's owner: not ours, in no list, not counted */
+    ENTRY_TAIL,       /* ours but for its attempt, which is still open at the lane's last owner */
     ENTRY_STATE_COUNT
 };
 const char *entry_state_word(enum entry_state s);
 
-enum { MSG_NULL_SENDER = 128 /* in qmsg.flags, beside the low bits of enum enq_flags */ };
+/* In qmsg.flags, beside the low bits of enum enq_flags (ENQ_COPY is never set there). */
+enum {
+    MSG_SENT = 16,  /* the replica of its lane has it, or it is on its way there */
+    MSG_LATE = 64,  /* came after the lane was frozen, or to a lane that is away: epoch + 1 */
+    MSG_NULL_SENDER = 128
+};
 
 struct qmsg {
     struct msg_id id;
@@ -62,7 +70,10 @@ struct qentry {
     uint8_t state;          /* enum entry_state */
     uint8_t reason;         /* enum reason */
     uint8_t in_doubt;       /* the log holds a DOT and no outcome behind it */
-    uint8_t cancel;         /* in flight: end as this fate (enum fate) instead of queueing again */
+    /* in flight: end as this fate (enum fate) instead of queueing again; REPLICA: its enum rcpt_state
+       there; STRAY: 1 while it is being handed over */
+    uint8_t cancel;
+    uint8_t tail;           /* was in flight when its lane was frozen: not part of what was given */
 };
 
 struct qlist {
