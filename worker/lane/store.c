@@ -18,6 +18,8 @@ const char *entry_state_word(enum entry_state s)
         [ENTRY_READY] = "ready",     [ENTRY_WAITING] = "waiting",
         [ENTRY_IN_FLIGHT] = "in-flight", [ENTRY_HELD] = "held",
         [ENTRY_PARKED] = "parked",   [ENTRY_BOUNCE_DUE] = "bounce-due",
+        [ENTRY_STRAY] = "stray",     [ENTRY_REPLICA] = "replica",
+        [ENTRY_TAIL] = "tail",
     };
     MUST(s < ENTRY_STATE_COUNT);
     return words[s];
