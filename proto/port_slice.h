@@ -10,6 +10,9 @@
 
 #include "base/check.h"
 
+#include <assert.h>
+#include <stdint.h>
+
 struct port_slice {
     uint16_t low, high; /* both belong to it; low 0: no slice, the kernel chooses */
 };

@@ -214,6 +214,72 @@ static void test_connect_failures(void **state)
     expect_failure(&t, -ENODEV);
 }
 
+static void expect_port(const struct conn_target *t, uint16_t wanted)
+{
+    struct session *s = start_connect(t);
+    WAIT_FOR(s->opened);
+    assert_int_equal(s->open_res, 0);
+    struct ip ip;
+    uint16_t p;
+    conn_local(s->c, &ip, &p);
+    assert_int_equal(p, wanted);
+    assert_true(ip_eq(&ip, &t->from));
+}
+
+/* A source port out of a slice: as asked, the next one where it is taken, the same one to another
+   destination, and in the end none. */
+static void test_source_ports(void **state)
+{
+    (void)state;
+    uint16_t low = 0;
+    int taken = -1;
+    for (uint16_t p = 21000; taken < 0 && p < 30000; p += 2) {
+        struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(p)};
+        a.sin_addr.s_addr = htonl(0x7f00004e);
+        taken = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (bind(taken, (struct sockaddr *)&a, sizeof a) == 0)
+            low = p;
+        else
+            close(taken), taken = -1;
+    }
+    assert_int_not_equal(low, 0);
+    struct conn_target t = {.to_port = port, .timeout_ms = 5000, .bind_source = true};
+    t.from_ports = (struct port_slice){low, (uint16_t)(low + 2)};
+    t.from_first = (uint16_t)(low + 2);
+    assert_int_equal(ip_parse(span_str("127.0.0.1"), &t.to), 0);
+    assert_int_equal(ip_parse(span_str("127.0.0.78"), &t.from), 0);
+    expect_port(&t, (uint16_t)(low + 2));
+    t.from_first = low; /* bound by another socket; low + 2 is ours to the same destination */
+    expect_port(&t, (uint16_t)(low + 1));
+    expect_failure(&t, -EADDRNOTAVAIL);
+    close(taken);
+    expect_port(&t, low);
+    expect_failure(&t, -EADDRNOTAVAIL);
+    int other = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000002)};
+    socklen_t n = sizeof a;
+    assert_int_equal(bind(other, (struct sockaddr *)&a, n), 0);
+    assert_int_equal(listen(other, 1), 0);
+    assert_int_equal(getsockname(other, (struct sockaddr *)&a, &n), 0);
+    t.to_port = ntohs(a.sin_port);
+    assert_int_equal(ip_parse(span_str("127.0.0.2"), &t.to), 0);
+    expect_port(&t, low);
+    close(other);
+    assert_int_equal(ip_parse(span_str("192.0.2.1"), &t.from), 0);
+    expect_failure(&t, -EADDRNOTAVAIL); /* the address is not here: no port is tried for it */
+}
+
+static void test_port_slices(void **state)
+{
+    (void)state;
+    struct port_slice even = port_slice_of(0), odd = port_slice_of(1);
+    assert_int_equal(even.low, 20000);
+    assert_int_equal(even.high, 39999);
+    assert_int_equal(odd.low, 40000);
+    assert_int_equal(odd.high, 59999);
+    assert_int_equal(port_slice_of(UINT32_MAX).low, odd.low);
+}
+
 /* A listener whose backlog is full answers nothing: the connect hangs. */
 static void test_connect_timeout_and_close(void **state)
 {
@@ -328,6 +394,8 @@ int main(void)
         CASE(test_buffers_exhausted),
         CASE(test_connect),
         CASE(test_connect_failures),
+        CASE(test_source_ports),
+        CASE(test_port_slices),
         CASE(test_connect_timeout_and_close),
         CASE(test_watch),
         CASE(test_listener_stop),
