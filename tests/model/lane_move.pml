@@ -23,7 +23,8 @@
  *  R7  A forgets a delivery only after B has acknowledged it.
  *  R8  A takes the address off its interface before the swap; B puts it on after the swap.
  *  R9  An attempt starts only where the address is: whoever resumes acquires it again first.
- *  R10 What B has finished and forgotten stays below the watermark: a report that is repeated is recognised.
+ *  R10 What B was handed and has finished stays known to it, until A has said, behind everything that it sent
+ *      before, that it has the delivery no more: a report that is repeated is recognised.
  *  R11 A record counts as copied when B has acknowledged it by position: one that changed since is sent again.
  * Properties
  *  P1  never two nodes that may start attempts
@@ -130,6 +131,12 @@ chan copied = [1] of { byte };
 #define MAY_GIVE (!a_addr || a_frozen == 0 || a_frozen != rec_epoch || !b2a?[COMMITREQ, eval(a_frozen)])
 #endif
 #define A_OWES(m) (aj[m] != NONE && aj[m] != GONE && a_inf != m)
+/* B asks about what it knows as handed over or as a tail; A's answer. */
+#ifdef BUG12
+#define A_FORGOT(m, b) ((b == GONE || b == TAIL) && a_inf != m)
+#else
+#define A_FORGOT(m, b) ((b == GONE || b == TAIL) && (aj[m] == GONE || aj[m] == DONE) && a_inf != m)
+#endif
 #define FINISHED (arrived == N && delivered[0] >= 1 && delivered[1] >= 1 && a_up && b_up && b_act && rec_b && \
 	b_addr && !a_addr)
 
@@ -225,6 +232,10 @@ proctype A()
 		; aj[m] = GONE
 #endif
 		}
+	/* Asked whether it still has a delivery (R10): what has a fate in the journal it has not. */
+	:: atomic { a_up && rec_b && a_told && b_up && empty(report) && (A_FORGOT(0, bj[0]) || A_FORGOT(1, bj[1])) ->
+		if :: A_FORGOT(0, bj[0]) -> m = 0 :: A_FORGOT(1, bj[1]) -> m = 1 fi;
+		report!m(GONE) }
 	:: atomic { a_up && b2a?[ACK, _] -> b2a?ACK(m); if :: a_inf != m -> aj[m] = GONE :: else -> skip fi }
 	/* Crash: the address stays in the kernel for its lifetime. */
 	:: atomic { a_up && crashes < CRASHES -> crashes++; a_up = false; a_act = false; a_told = false;
@@ -280,11 +291,14 @@ proctype B()
 	/* Outcomes of tails, stray mail (R5). */
 	:: atomic { b_up && b_owner != 0 && nempty(report) && empty(b2a) -> report?m(t);
 		if
-		:: bj[m] == TAIL || bj[m] == NONE -> if :: t == DONE -> bj[m] = DONE :: t != DONE -> bj[m] = Q fi
+		:: t == GONE && bj[m] == TAIL -> bj[m] = DONE   /* the attempt ended with a fate, the report was lost */
+		:: t == GONE && bj[m] == GONE -> bj[m] = NONE   /* nothing will come again: forgotten */
+		:: t != GONE && (bj[m] == TAIL || bj[m] == NONE) ->
+			if :: t == DONE -> bj[m] = DONE :: t != DONE -> bj[m] = Q fi
 		:: else -> skip
 		fi;
-		b2a!ACK(m) }
-	/* Compaction: what is finished leaves the journal, the watermark stays (R10). */
+		if :: t != GONE -> b2a!ACK(m) :: else -> skip fi }
+	/* Compaction: what is finished leaves the journal, its id stays (R10). */
 	:: atomic { b_up && b_act && (bj[0] == DONE || bj[1] == DONE) ->
 		if :: bj[0] == DONE -> m = 0 :: bj[1] == DONE -> m = 1 fi;
 #ifdef BUG11

@@ -67,7 +67,7 @@ list() {
         echo "arbiter right -DARBITER -DCRASHES=1"
         echo "static right -DCRASHES=1"
     fi
-    for bug in 1 2 3 4 5 6 7 8 9 11; do echo "static-bug$bug wrong -DCRASHES=1 -DBUG$bug"; done
+    for bug in 1 2 3 4 5 6 7 8 9 11 12; do echo "static-bug$bug wrong -DCRASHES=1 -DBUG$bug"; done
     echo "precopy-bug10 wrong -DPRECOPY -DCRASHES=1 -DABORTS=0 -DBUG10"
 }
 
