@@ -29,6 +29,7 @@ enum record_type {
     RECORD_TAIL,   /* moves */
     RECORD_LEDGER, /* totals of the shard at the start of a segment */
     RECORD_INDEX,  /* footer of a sealed segment; private to the spool */
+    RECORD_ADOPTED, /* messages that other nodes handed over and may hand over again */
     RECORD_TYPE_COUNT
 };
 

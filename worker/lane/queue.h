@@ -56,6 +56,8 @@ struct lane {
     uint32_t tails;         /* in flight here in a lane that is frozen or away */
     uint32_t replicas;      /* ENTRY_REPLICA here */
     uint32_t tails_there;   /* ENTRY_TAIL here */
+    /* node at which they are open: who owned the lane before; must outlive a restart */
+    char given_by[LIMIT_NAME_BYTES + 1];
     uint32_t bounces;       /* ENTRY_BOUNCE_DUE */
     struct qlist strays;    /* ENTRY_STRAY, oldest first */
     struct qlist handing;   /* ENTRY_STRAY under way to the owner */

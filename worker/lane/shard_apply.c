@@ -307,6 +307,7 @@ static void apply(void *ctx, const struct record_view *v)
     case RECORD_FROZEN:
     case RECORD_GIVEN:
     case RECORD_TAIL:
+    case RECORD_ADOPTED:
     case RECORD_BATCH:
     case RECORD_INDEX:
     case RECORD_TYPE_COUNT:
