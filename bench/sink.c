@@ -109,20 +109,36 @@ static int watch_signals(struct sink *s)
     return s->signals.fd < 0 ? -errno : watch_add(s, &s->signals);
 }
 
+static int open_record(FILE **f, const char *option, const char *path)
+{
+    if (path == NULL)
+        return 0;
+    *f = fopen(path, "we");
+    if (*f != NULL)
+        return 0;
+    fprintf(stderr, "sink: %s: %s: %s\n", option, path, strerror(errno));
+    return -EINVAL;
+}
+
+static int close_record(FILE *f, const char *option, const char *path)
+{
+    if (f == NULL || fclose(f) == 0)
+        return 0;
+    int rc = -errno;
+    fprintf(stderr, "sink: %s: %s: %s\n", option, path, strerror(-rc));
+    return rc;
+}
+
 static int open_files(struct sink *s)
 {
     const struct sink_options *o = s->options;
 
     if (o->script != NULL && sink_script_load(&s->script, o->script) < 0)
         return -EINVAL;
-    if (o->record == NULL)
-        return 0;
-    s->record = fopen(o->record, "we");
-    if (s->record == NULL) {
-        fprintf(stderr, "sink: --record: %s: %s\n", o->record, strerror(errno));
-        return -EINVAL;
-    }
-    return 0;
+    int rc = open_record(&s->record, "--record", o->record);
+    return rc < 0 ? rc
+                  : open_record(&s->record_connections, "--record-connections",
+                                o->record_connections);
 }
 
 static int allocate(struct sink *s)
@@ -154,12 +170,10 @@ static int init(struct sink *s, const struct sink_options *o)
 
 static int fini(struct sink *s)
 {
-    int rc = 0;
+    const struct sink_options *o = s->options;
+    int rc = close_record(s->record, "--record", o->record);
+    int other = close_record(s->record_connections, "--record-connections", o->record_connections);
 
-    if (s->record != NULL && fclose(s->record) != 0) {
-        rc = -errno;
-        fprintf(stderr, "sink: --record: %s: %s\n", s->options->record, strerror(-rc));
-    }
     for (uint32_t i = 0; i < s->listener_count; i++)
         close(s->listeners[i].fd);
     if (s->signals.fd >= 0)
@@ -174,7 +188,7 @@ static int fini(struct sink *s)
     greylist_destroy(&s->greylist);
     book_destroy(&s->book);
     free(s->in);
-    return rc;
+    return rc < 0 ? rc : other;
 }
 
 static void take_connections(struct sink *s, struct watch *w)
@@ -188,7 +202,7 @@ static void take_connections(struct sink *s, struct watch *w)
         struct ip ip;
         uint16_t port;
         ip_from_sockaddr(&ss, &ip, &port);
-        sink_session_open(s, fd, &ip);
+        sink_session_open(s, fd, &ip, port);
     }
 }
 

@@ -43,6 +43,7 @@ struct sink_options {
     double slow_reader;   /* bytes a second and connection */
     const char *script;
     const char *record;
+    const char *record_connections;
     const char *against; /* a source's record */
     const char *json;
     uint64_t expect;

@@ -22,6 +22,8 @@ struct sink_stats {
     uint64_t bytes;
     uint64_t closed_after_dot;
     uint64_t dropped; /* connections gone within a message */
+    uint64_t reset;   /* ended by a RST, anywhere */
+    uint64_t cut;     /* ended by the client between MAIL and the answer to its message */
     uint64_t answered_4xx;
     uint64_t answered_5xx;
     uint64_t first_ns;
@@ -44,6 +46,7 @@ struct sink {
     struct timer_heap timers;
     struct rng rng;
     FILE *record;
+    FILE *record_connections;
     uint64_t at_ns;
     uint64_t end_ns; /* when to end; UINT64_MAX = not yet known */
     int epoll;

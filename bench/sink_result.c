@@ -20,7 +20,8 @@ static void write_record(struct sink_session *c, struct span rcpt)
     identity_write_key(key, c->tx.content.identity.run, c->tx.content.identity.number);
     ip_format(&s->peers.items[c->peer].ip, ip);
     fwrite(key, 1, sizeof key, s->record);
-    fprintf(s->record, " %.*s %s\n", (int)rcpt.n, (const char *)rcpt.p, ip);
+    fprintf(s->record, " %.*s %s %u %llu\n", (int)rcpt.n, (const char *)rcpt.p, ip, c->port,
+            (unsigned long long)s->at_ns);
 }
 
 static void note_duplicate(struct sink *s, const struct identity *id, struct span rcpt)
@@ -209,6 +210,8 @@ json_t *sink_result(struct sink *s, int *status)
     put(o, "answered_5xx", stats->answered_5xx);
     put(o, "closed_after_dot", stats->closed_after_dot);
     put(o, "dropped_in_message", stats->dropped);
+    put(o, "connections_reset", stats->reset);
+    put(o, "cut_in_transaction", stats->cut);
     if (stats->duplicated > 0)
         json_object_set_new(o, "first_duplicate", json_string(s->first_duplicate));
     json_object_set_new(o, "latency", report_latency(&stats->latency));

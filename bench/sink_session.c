@@ -15,10 +15,34 @@
 
 enum { SLOW_STEP_MS = 50 };
 
-static void finish(struct sink_session *c)
+static const char *const end_words[END_COUNT] = {
+    [END_OURS] = "ours", [END_EOF] = "eof", [END_RESET] = "reset"};
+
+static void write_connection(const struct sink_session *c, const char *word)
+{
+    FILE *f = c->sink->record_connections;
+    char ip[IP_TEXT];
+
+    if (f == NULL)
+        return;
+    ip_format(&c->sink->peers.items[c->peer].ip, ip);
+    fprintf(f, "%s %s %u %llu %llu\n", word, ip, c->port, (unsigned long long)now_ns(),
+            (unsigned long long)c->messages);
+}
+
+/* Does the client have something open, or wait for an answer to it? */
+static bool in_transaction(const struct sink_session *c)
+{
+    return c->held_reply != NULL || (c->state >= SESSION_MAIL && c->state <= SESSION_CHUNK);
+}
+
+static void finish(struct sink_session *c, enum session_end how)
 {
     struct sink *s = c->sink;
 
+    s->stats.reset += how == END_RESET;
+    s->stats.cut += how != END_OURS && in_transaction(c);
+    write_connection(c, end_words[how]);
     s->peers.items[c->peer].open--;
     s->stats.dropped += c->state == SESSION_DATA || c->state == SESSION_CHUNK;
     timer_clear(&s->timers, &c->timer);
@@ -26,6 +50,22 @@ static void finish(struct sink_session *c)
     free(c->addresses);
     free(c->rest);
     pool_put(&s->sessions, c);
+}
+
+/* EPIPE is a RST after the client's FIN, for an answer that nobody reads any more. */
+static enum session_end end_of_error(int error)
+{
+    return error == ECONNRESET ? END_RESET : END_EOF;
+}
+
+static enum session_end end_of_socket(const struct sink_session *c)
+{
+    int error = 0;
+    socklen_t n = sizeof error;
+
+    if (getsockopt(c->watch.fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
+        error = errno;
+    return end_of_error(error);
 }
 
 static void rearm(struct sink_session *c)
@@ -113,8 +153,9 @@ static void work(struct sink_session *c, struct span s)
 {
     for (;;) {
         sink_dialog_feed(c, &s);
-        if (flush(c) < 0) {
-            finish(c);
+        int rc = flush(c);
+        if (rc < 0) {
+            finish(c, end_of_error(-rc));
             return;
         }
         if (c->pause != PAUSE_OUTPUT || c->out_bytes > 0)
@@ -123,7 +164,7 @@ static void work(struct sink_session *c, struct span s)
     }
     bool said_all = c->state == SESSION_CLOSING && c->out_bytes == 0;
     if (said_all || !keep_rest(c, s)) {
-        finish(c);
+        finish(c, END_OURS);
         return;
     }
     rearm(c);
@@ -170,7 +211,7 @@ static void receive(struct sink_session *c)
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {
-        finish(c);
+        finish(c, n == 0 ? END_EOF : end_of_error(errno));
         return;
     }
     c->rest_bytes = 0;
@@ -181,7 +222,7 @@ static void receive(struct sink_session *c)
 void sink_session_event(struct sink_session *c, uint32_t events)
 {
     if ((events & (EPOLLERR | EPOLLHUP)) != 0 && (events & EPOLLIN) == 0) {
-        finish(c);
+        finish(c, end_of_socket(c));
         return;
     }
     if ((events & EPOLLOUT) != 0) {
@@ -194,6 +235,14 @@ void sink_session_event(struct sink_session *c, uint32_t events)
         receive(c);
 }
 
+/* The end of a client that nobody read while its answer was due. */
+static bool has_left(const struct sink_session *c)
+{
+    char byte;
+
+    return recv(c->watch.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 void sink_session_due(struct sink_session *c)
 {
     enum session_pause pause = c->pause;
@@ -202,6 +251,7 @@ void sink_session_due(struct sink_session *c)
         return; /* the end of a slow step; EPOLLOUT goes on */
     c->pause = PAUSE_NONE;
     if (pause == PAUSE_DELAY) {
+        c->sink->stats.cut += has_left(c) && in_transaction(c);
         sink_session_say(c, c->held_reply);
         if (c->held_close)
             c->state = SESSION_CLOSING;
@@ -230,7 +280,7 @@ static void greet(struct sink_session *c)
     work(c, span_of(s->in, 0));
 }
 
-void sink_session_open(struct sink *s, int fd, const struct ip *ip)
+void sink_session_open(struct sink *s, int fd, const struct ip *ip, uint16_t port)
 {
     struct sink_session *c = pool_get(&s->sessions);
     uint32_t peer = sink_peers_have(&s->peers, ip);
@@ -247,11 +297,13 @@ void sink_session_open(struct sink *s, int fd, const struct ip *ip)
     c->sink = s;
     c->state = SESSION_NEW;
     c->peer = peer;
+    c->port = port;
     c->events = EPOLLIN;
     s->stats.sessions++;
     s->peers.items[peer].open++;
     s->peers.items[peer].connections++;
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = &c->watch};
     MUST(epoll_ctl(s->epoll, EPOLL_CTL_ADD, fd, &e) == 0);
+    write_connection(c, "open");
     greet(c);
 }

@@ -38,6 +38,9 @@ enum session_state {
     SESSION_STATE_COUNT
 };
 
+/* Who ended a connection, and how. */
+enum session_end { END_OURS, END_EOF, END_RESET, END_COUNT };
+
 /* Why a session does not read. */
 enum session_pause { PAUSE_NONE, PAUSE_DELAY, PAUSE_OUTPUT, PAUSE_SLOW };
 
@@ -66,6 +69,7 @@ struct sink_session {
     enum session_pause pause;
     uint32_t events; /* armed in epoll */
     uint32_t peer;
+    uint16_t port; /* the client's */
     uint64_t messages;
     struct timer timer;
     const char *held_reply; /* said when the delay is over */
@@ -83,7 +87,7 @@ struct sink_session {
 };
 
 /* sink_session.c: bytes and time */
-void sink_session_open(struct sink *s, int fd, const struct ip *ip);
+void sink_session_open(struct sink *s, int fd, const struct ip *ip, uint16_t port);
 void sink_session_event(struct sink_session *c, uint32_t events);
 void sink_session_due(struct sink_session *c);
 /* Adds a reply to what goes out with the next flush. */

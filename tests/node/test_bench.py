@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -287,3 +288,50 @@ def test_wrong_command_lines_are_explained(words, hint):
     done = subprocess.run([BENCH, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert hint in done.stderr
+
+
+def test_connections_that_the_client_broke(tmp_path):
+    """Resets and cuts are counted, orderly ends are not; each connection has its two lines."""
+    port, lines, out = free_port(), tmp_path / "connections", tmp_path / "sink.json"
+    sink = subprocess.Popen([BENCH, "sink", "--listen", f"127.0.0.1:{port}", "--delay", "dot=300", "--json", out,
+                             "--record-connections", lines], stderr=subprocess.DEVNULL)
+    local = []
+
+    def dialog(last, *more, linger=None):
+        """Says it all, waits for no answer to `last`, closes."""
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as s:
+            local.append(s.getsockname()[1])
+            reader = s.makefile("rb")
+            reader.readline()
+            for command in more:
+                s.sendall(command)
+                while reader.readline()[3:4] == b"-":
+                    pass
+            s.sendall(last)
+            if linger is not None:
+                time.sleep(linger)
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reader.close()
+    begin = [b"EHLO x.test\r\n", b"MAIL FROM:<a@x.test>\r\n", b"RCPT TO:<b@y.test>\r\n"]
+    try:
+        wait_for_port(port)
+        dialog(b"QUIT\r\n", begin[0])                                    # orderly
+        dialog(b"", begin[0])                                             # an end without QUIT, nothing open
+        dialog(b"", begin[0], linger=0.05)                                # reset, nothing open
+        dialog(b"", *begin)                                               # cut between two commands
+        dialog(b"Subject: x\r\n\r\nhalf", *begin, b"DATA\r\n", linger=0.05)  # reset and cut in the text
+        dialog(b"x\r\n.\r\n", *begin, b"DATA\r\n")                        # cut while the dot waits
+        dialog(b"x\r\n.\r\n", *begin, b"DATA\r\n", linger=0.05)           # reset while the dot waits
+        time.sleep(0.6)
+    finally:
+        sink.send_signal(signal.SIGTERM)
+        sink.wait(20)
+    result = json.loads(out.read_text())
+    assert result["connections_reset"] == 3
+    assert result["cut_in_transaction"] == 4
+    words = [line.split() for line in lines.read_text().splitlines()]
+    for p in local:
+        assert [w[0] for w in words if w[2] == str(p)][0] == "open"
+    ends = {int(w[2]): w[0] for w in words if w[0] != "open"}
+    assert [ends[p] for p in local[:3]] == ["ours", "eof", "reset"]
+    assert ends[local[4]] == ends[local[6]] == "reset"
