@@ -106,13 +106,16 @@ static uint8_t written_state(const struct qentry *e)
     return RCPT_QUEUED;
 }
 
-/* The envelope with the recipients that are left, as they stand now. */
-static void put_meta(struct copy_job *j, const struct qmsg *m, const struct enq *old,
-                     struct writer *w)
+/* Elsewhere due_s is what it was before the last attempt. */
+static bool keeps_due(const struct qentry *e)
 {
-    struct queue *q = j->shard->queue;
+    return e->state == ENTRY_WAITING || e->state == ENTRY_STRAY || e->state == ENTRY_REPLICA;
+}
+
+void msg_put_meta(const struct queue *q, const struct qmsg *m, const struct enq *old,
+                  struct writer *w)
+{
     struct enq e = *old;
-    e.flags |= ENQ_COPY;
     e.rcpt_count = m->live;
     enq_put(w, &e);
     struct span rcpts = old->rcpts;
@@ -124,9 +127,16 @@ static void put_meta(struct copy_job *j, const struct qmsg *m, const struct enq 
         r.state = written_state(x);
         r.reason = x->reason;
         r.attempts = x->attempts;
-        r.due_unix_s = x->state == ENTRY_WAITING ? x->due_s : 0;
+        r.due_unix_s = keeps_due(x) ? x->due_s : 0;
         enq_put_rcpt(w, &r);
     }
+}
+
+static void put_meta(const struct copy_job *j, const struct qmsg *m, struct enq *old,
+                     struct writer *w)
+{
+    old->flags |= ENQ_COPY;
+    msg_put_meta(j->shard->queue, m, old, w);
     for (uint16_t i = 0; i < j->chunk_count; i++) {
         struct enq_chunk c = {.place = j->chunks[i], .body_bytes = j->chunk_bytes[i]};
         enq_put_chunk(w, &c);
