@@ -36,7 +36,8 @@ BASE_SRC   := $(call src,base)
 PROTO_SRC  := $(call src,proto)
 CONFIG_SRC := $(call src,config)
 PROTO_GEN  := $(patsubst proto/%.proto,$(B)/gen/proto/%.pb-c.c,$(wildcard proto/*.proto))
-WORKER_LIB_SRC := $(call src,worker/io worker/spool worker/smtp worker/lane worker/exchange) \
+WORKER_LIB_SRC := $(call src,worker/io worker/spool worker/smtp worker/lane worker/exchange \
+                         worker/move) \
                   $(filter-out worker/main.c,$(call src,worker))
 MASTER_LIB_SRC := $(filter-out master/main.c,$(call src,master))
 

@@ -65,6 +65,7 @@ struct lane {
     struct lane_sweep *sweep; /* slices of a change of role; private to role.c */
     uint8_t *state;         /* what the last owner told of its flows: flow_state.h */
     uint32_t state_bytes;
+    struct flow_memory *memory; /* the same by site, until it is used; private to flow_state.c */
 };
 
 struct tenant {
