@@ -229,12 +229,113 @@ static void check_overlaps(struct loader *l)
     free(all);
 }
 
-/* Connections between nodes never come from a lane's address: it may move away under them. */
+static bool is_node(const struct config *c, const char *name)
+{
+    bool found = strcmp(name, c->node) == 0;
+    for (uint32_t i = 0; i < c->cluster.peers.count; i++)
+        found = found || strcmp(name, c->cluster.peers.item[i].name) == 0;
+    return found;
+}
+
+/* The lane's own home, its pool's, or none; errors stand where the home does, or is missed. */
+static void set_home(struct loader *l, uint32_t i)
+{
+    const struct config *c = l->c;
+    struct config_lane *lane = (struct config_lane *)l->lists[LIST_LANES].items + i;
+    const struct config_pool *pool = load_item(l, LIST_POOLS, lane->pool);
+    const struct node *at = l->lists[LIST_LANES].nodes[i];
+    const struct node *own = tree_get(&l->own, at, "home");
+
+    if (lane->home[0] == '\0') {
+        at = l->lists[LIST_POOLS].nodes[lane->pool];
+        own = tree_get(&l->own, at, "home");
+        memcpy(lane->home, pool->home, sizeof lane->home);
+    }
+    if (lane->home[0] == '\0' && c->cluster.name[0] == '\0')
+        return;
+    if (lane->home[0] == '\0')
+        report_at(&l->report, at, "home is missing: in a cluster every lane has one, which is %s "
+                                  "or one of cluster.peers",
+                  c->node);
+    else if (c->cluster.name[0] == '\0' && strcmp(lane->home, c->node) != 0)
+        report_at(&l->report, own, "home is %s, but without cluster.name there is no node but %s",
+                  lane->home, c->node);
+    else if (!is_node(c, lane->home))
+        report_at(&l->report, own, "%s is neither this node (%s) nor one of cluster.peers",
+                  lane->home, c->node);
+    else
+        return;
+    /* Told once for each pool: the others are the same mistake. */
+    memcpy(lane->home, c->node, sizeof lane->home);
+}
+
+static void check_homes(struct loader *l)
+{
+    uint32_t count = l->lists[LIST_POOLS].count;
+    for (uint32_t i = 0; i < l->lists[LIST_LANES].count; i++) {
+        const struct config_lane *lane = load_item(l, LIST_LANES, i);
+        uint32_t errors = l->report.count;
+        if (lane->pool >= count)
+            continue; /* its pool could not be read, and that is reported */
+        set_home(l, i);
+        bool told = l->report.count > errors;
+        while (told && i + 1 < l->lists[LIST_LANES].count) {
+            const struct config_lane *next = load_item(l, LIST_LANES, i + 1);
+            if (next->pool != lane->pool || next->home[0] != '\0')
+                break;
+            i++;
+        }
+    }
+}
+
+/* The address of the endpoint's text, or false when there is none. */
+static bool endpoint_address(const char *text, struct ip *out)
+{
+    const char *end = strrchr(text, ':');
+    if (end == NULL)
+        return false;
+    struct span s = span_of(text, (size_t)(end - text));
+    if (s.n >= 2 && s.p[0] == '[' && s.p[s.n - 1] == ']')
+        s = span_of(s.p + 1, s.n - 2);
+    return ip_parse(s, out) == 0;
+}
+
+/* Connections between nodes never use a lane's address: it may move away under them. */
+static void check_link_addresses(struct loader *l)
+{
+    const struct config *c = l->c;
+    struct ip address;
+    if (record_find_lane(l, &c->cluster.source) > 0)
+        report_at(&l->report, place_of(l, "cluster", "source"), "is the address of a lane");
+    if (endpoint_address(c->cluster.listen, &address) && record_find_lane(l, &address) > 0)
+        report_at(&l->report, place_of(l, "cluster", "listen"), "is the address of a lane");
+    for (uint32_t i = 0; i < c->cluster.peers.count; i++) {
+        const struct config_peer *p = &c->cluster.peers.item[i];
+        if (endpoint_address(p->endpoint, &address) && record_find_lane(l, &address) > 0)
+            report_at(&l->report, place_of(l, "cluster", "peers"),
+                      "%s is at the address of a lane, which may move", p->name);
+    }
+}
+
+static void check_driver(struct loader *l)
+{
+    const struct config *c = l->c;
+    if (c->cluster.driver == CLUSTER_DRIVER_L2 && c->cluster.interface[0] == '\0')
+        report_at(&l->report, place_of(l, "cluster", "driver"),
+                  "driver l2 needs cluster.interface: where lanes' addresses belong");
+    if (c->cluster.driver == CLUSTER_DRIVER_EXEC && c->cluster.hook[0] == '\0')
+        report_at(&l->report, place_of(l, "cluster", "driver"),
+                  "driver exec needs cluster.hook: the program that moves addresses");
+    if (c->cluster.hook[0] != '\0' && c->cluster.hook[0] != '/')
+        report_at(&l->report, place_of(l, "cluster", "hook"), "is no absolute path");
+}
+
 static void check_cluster(struct loader *l)
 {
     const struct config *c = l->c;
     bool dialled = false;
 
+    check_driver(l);
     if (c->cluster.name[0] == '\0')
         return;
     for (uint32_t i = 0; i < c->cluster.peers.count; i++) {
@@ -247,8 +348,7 @@ static void check_cluster(struct loader *l)
         report_at(&l->report, place_of(l, "cluster", "listen"),
                   "listen is missing: peers whose names sort after %s connect to this node",
                   c->node);
-    if (record_find_lane(l, &c->cluster.source) > 0)
-        report_at(&l->report, place_of(l, "cluster", "source"), "is the address of a lane");
+    check_link_addresses(l);
 }
 
 void check_all(struct loader *l)
@@ -262,4 +362,5 @@ void check_all(struct loader *l)
     check_listener_tenants(l);
     check_overlaps(l);
     check_cluster(l);
+    check_homes(l);
 }

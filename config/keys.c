@@ -32,6 +32,7 @@ static const char *const role_words[] = {"relay", "submission", "mx", NULL};
 static const char *const class_words[] = {"bulk", "transactional", NULL};
 static const char *const in_doubt_words[] = {"retry", "hold", "fail", NULL};
 static const char *const bare_words[] = {"reject", "normalise", NULL};
+static const char *const driver_words[] = {"none", "l2", "exec", NULL};
 static const char *const offer_words[] = {"pipelining", "8bitmime", "size", "enhancedstatuscodes",
                                           "chunking",   "smtputf8", NULL};
 static_assert(OFFER_ALL == (1 << (ARRAY_COUNT(offer_words) - 1)) - 1, "a word for each offer");
@@ -186,6 +187,23 @@ static const struct config_key cluster_keys[] = {
          cluster.certificate, "Certificate of this node; `mochila cluster join` puts it there.")},
     {ROW("key", KEY_PATH, 0, 255, "/etc/mochila/cluster/node.key", config, cluster.key,
          "Key of that certificate.")},
+    {ROW("driver", KEY_ENUM, 0, CLUSTER_DRIVER_EXEC, "none", config, cluster.driver,
+         "How a lane's address comes to its owner: none = it is on every host already; l2 = it is "
+         "put on the interface and announced there; exec = the hook does it."),
+     .words = driver_words},
+    {ROW("interface", KEY_NIC, 0, 0, "", config, cluster.interface,
+         "Network interface for lanes' addresses, with driver l2; a lane's own nic goes before.")},
+    {ROW("hook", KEY_PATH, 0, 255, "", config, cluster.hook,
+         "Program that moves addresses, with driver exec.")},
+    {ROW("hook_time", KEY_MILLISECONDS, 100, 600000, "10s", config, cluster.hook_time_ms,
+         "Time that the hook has; then it is killed.")},
+    {ROW("tail_timeout", KEY_SECONDS, 1, DAY, "15m", config, cluster.tail_timeout_s,
+         "Time after which attempts that were open at a move are in doubt, while the old owner is "
+         "not reached.")},
+    {ROW("move_rate", KEY_SIZE, 0, 64 * GIB, "100M", config, cluster.move_rate,
+         "Bytes a second that all copies of this node's lanes may take; 0 = no limit.")},
+    {ROW("move_lanes", KEY_COUNT, 1, LIMIT_LANES, "8", config, cluster.move_lanes,
+         "Lanes of a pool that are copied at a time.")},
 };
 
 static const struct config_key limits_keys[] = {
@@ -220,9 +238,15 @@ static const struct config_key lane_keys[] = {
          "Network interface of the lane; none: as the kernel routes it.")},
     {ROW("weight", KEY_COUNT, 1, 1000, "1", lane_entry, weight,
          "Share of the pool's mail, against the other lanes.")},
+    {ROW("home", KEY_NAME, 0, 0, "", lane_entry, home,
+         "Node that owns the lane until it is moved for the first time."),
+     .preset_note = "that of the pool"},
 };
 
 static const struct config_key pool_keys[] = {
+    {ROW("home", KEY_NAME, 0, 0, "", config_pool, home,
+         "Node that owns the lanes until they are moved for the first time; needed in a cluster."),
+     .preset_note = "this node, when there is no cluster"},
     {GROUP("lanes", KEY_RECORDS, SCOPE_LANE, "The lanes of the pool."), .list = LIST_LANES,
      .min = 1, .max = LIMIT_LANES, .required = true},
 };

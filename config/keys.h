@@ -110,6 +110,7 @@ struct lane_entry {
     struct ip_range address;
     char ehlo[LIMIT_DOMAIN_BYTES + 1];
     char nic[16];
+    char home[LIMIT_NAME_BYTES + 1];
     uint32_t weight;
 };
 

@@ -92,6 +92,7 @@ static void add_lane(struct loader *l, const struct lane_entry *e, const struct 
         return;
     }
     memcpy(lane.nic, e->nic, sizeof lane.nic);
+    memcpy(lane.home, e->home, sizeof lane.home);
     lane.pool = (uint16_t)l->lists[LIST_POOLS].count;
     if (!expand_ehlo(e->ehlo, address, lane.ehlo)) {
         report_at(&l->report, item, "ehlo is too long with %%d expanded");

@@ -179,6 +179,7 @@ static void put_pools(const struct shown *s)
                                    .weight = lane->weight};
             memcpy(e.ehlo, lane->ehlo, sizeof e.ehlo);
             memcpy(e.nic, lane->nic, sizeof e.nic);
+            memcpy(e.home, lane->home, sizeof e.home);
             text_puts(s->out, "      - ");
             put_record(s, SCOPE_LANE, &e, node_of(s, LIST_LANES, c->pools[i].first_lane + j));
         }

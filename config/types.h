@@ -17,6 +17,7 @@ enum tenant_class { CLASS_BULK, CLASS_TRANSACTIONAL };
 enum in_doubt_policy { IN_DOUBT_RETRY, IN_DOUBT_HOLD, IN_DOUBT_FAIL };
 enum bare_policy { BARE_REJECT, BARE_NORMALISE }; /* bare CR or LF in DATA (SRV-22) */
 enum sync_mode { SYNC_DURABLE };
+enum cluster_driver { CLUSTER_DRIVER_NONE, CLUSTER_DRIVER_L2, CLUSTER_DRIVER_EXEC };
 enum family_policy { FAMILY_ANY, FAMILY_V4_FIRST, FAMILY_V6_FIRST, FAMILY_V4_ONLY, FAMILY_V6_ONLY };
 
 /* ESMTP keywords that can be switched off per listener (EXT-70). */
@@ -47,9 +48,12 @@ struct config_lane {
     char nic[16];    /* "" = any */
     uint32_t weight; /* 1..1000 */
     uint16_t pool;   /* index into pools */
+    /* node that owns the lane until it is moved for the first time; "" = this one */
+    char home[LIMIT_NAME_BYTES + 1];
 };
 struct config_pool {
     char name[LIMIT_NAME_BYTES + 1];
+    char home[LIMIT_NAME_BYTES + 1]; /* of its lanes that name none themselves */
     uint32_t first_lane, lane_count; /* a run of lanes[] */
 };
 struct config_tenant {
@@ -153,6 +157,13 @@ struct config {
         struct ip source;                /* of connections to peers; :: = as the kernel chooses */
         struct config_peers peers;
         char ca[256], certificate[256], key[256];
+        enum cluster_driver driver; /* who brings lanes' addresses to a host */
+        char interface[16];         /* of driver l2 */
+        char hook[256];             /* of driver exec: absolute path */
+        uint32_t hook_time_ms;
+        uint32_t tail_timeout_s; /* after it, open attempts of a lane's old owner are in doubt */
+        uint64_t move_rate;      /* bytes a second of all copies; 0 = no limit */
+        uint32_t move_lanes;     /* of a pool, copied at a time */
     } cluster;
     struct config_limits limits; /* default site */
 

@@ -163,7 +163,8 @@ static int parse_route(const struct config_key *k, const char *text, void *field
 
 static int parse_path(const struct config_key *k, const char *text, void *field)
 {
-    bool may_be_empty = strcmp(k->name, "log") == 0 || strcmp(k->name, "socket") == 0;
+    bool may_be_empty = strcmp(k->name, "log") == 0 || strcmp(k->name, "socket") == 0 ||
+                        strcmp(k->name, "hook") == 0;
     bool ok = text[0] != '\0' ? strlen(text) <= k->max : may_be_empty;
     return ok ? put_text(k, text, field) : -EINVAL;
 }

@@ -21,7 +21,7 @@
 #define LEAST                                  \
     "node: a\n"                                \
     "listen: [{address: 0.0.0.0, port: 25}]\n" \
-    "pools: {p: {lanes: [{address: 192.0.2.10, ehlo: Out10.example.net}]}}\n"
+    "pools: {p: {home: a, lanes: [{address: 192.0.2.10, ehlo: Out10.example.net}]}}\n"
 
 static char errors[CONFIG_ERRORS_BYTES];
 static inline int load(const char *yaml, struct config **c)

@@ -136,6 +136,15 @@ static void test_values(void **state)
     bad(LEAST "cluster: {name: x, peers: {b: \"1.2.3.4:5\"}}\n",
         "f.yaml:4: cluster: listen is missing: peers whose names sort after a connect to this "
         "node\n");
+    bad(LEAST "cluster: {name: x, listen: \"192.0.2.10:5\", peers: {b: \"[::ffff:c000:20a]:5\"}}\n",
+        "f.yaml:4: cluster.listen: is the address of a lane\n"
+        "f.yaml:4: cluster.peers: b is at the address of a lane, which may move\n");
+    bad(LEAST "cluster: {driver: l2}\n",
+        "f.yaml:4: cluster.driver: driver l2 needs cluster.interface: where lanes' addresses "
+        "belong\n");
+    bad(LEAST "cluster: {driver: exec}\n", "f.yaml:4: cluster.driver: driver exec needs "
+                                           "cluster.hook: the program that moves addresses\n");
+    bad(LEAST "cluster: {hook: x}\n", "f.yaml:4: cluster.hook: is no absolute path\n");
     struct config *c = good(LEAST "client: {connect: 250ms, dot: 1h, rset: 90s}\n"
                                   "smtp: {size_max: 1048576, data_idle: 1h}\n"
                                   "dns: {servers: [127.0.0.1, \"[::1]:5353\", \"::2\"]}\n"
@@ -343,6 +352,7 @@ static void test_overrides(void **state)
         "pools.q={lanes: [{address: 192.0.2.99, ehlo: b.example.net}]}",
         "log=",
         "node=b",
+        "pools.p.home=b",
     };
     const struct config_input in = {LEAST "smtp: {size_max: 2M, command: 1m}\n",
                                     strlen(LEAST "smtp: {size_max: 2M, command: 1m}\n"), "f.yaml",
@@ -398,9 +408,39 @@ static void test_files(void **state)
     assert_string_equal(errors, "f.yaml: is larger than 8 MiB\n");
 }
 
+#define NODE_A "node: a\nlisten: [{address: 0.0.0.0, port: 25}]\n"
+#define IN_X   "cluster: {name: x, listen: \"1.2.3.4:5\", peers: {b: \"1.2.3.5:5\"}}\n"
+#define LANE   "address: 192.0.2.1, ehlo: o.example"
+#define LANE_2 "address: 192.0.2.2-192.0.2.3, ehlo: o%d.example"
+
+/* Every lane of a cluster has a home among its nodes; a lane's own goes before the pool's. */
+static void test_homes(void **state)
+{
+    (void)state;
+    bad(NODE_A "pools: {p: {lanes: [{" LANE "}, {" LANE_2 "}]}}\n" IN_X,
+        "f.yaml:3: pools.p: home is missing: in a cluster every lane has one, which is a or one of "
+        "cluster.peers\n");
+    bad(NODE_A "pools: {p: {home: c, lanes: [{" LANE ", home: b}, {" LANE_2 "}]}}\n" IN_X,
+        "f.yaml:3: pools.p.home: c is neither this node (a) nor one of cluster.peers\n");
+    bad(NODE_A "pools: {p: {home: b, lanes: [{" LANE ", home: c}]}}\n" IN_X,
+        "f.yaml:3: pools.p.lanes[0].home: c is neither this node (a) nor one of cluster.peers\n");
+    bad(NODE_A "pools: {p: {home: b, lanes: [{" LANE "}]}}\n",
+        "f.yaml:3: pools.p.home: home is b, but without cluster.name there is no node but a\n");
+    struct config *c =
+        good(NODE_A "pools: {p: {home: b, lanes: [{" LANE ", home: a}, {" LANE_2 "}]}}\n" IN_X);
+    assert_string_equal(c->lanes[0].home, "a");
+    assert_string_equal(c->lanes[1].home, "b");
+    assert_string_equal(c->lanes[2].home, "b");
+    config_free(&c);
+    c = good(NODE_A "pools: {p: {lanes: [{" LANE "}]}}\n");
+    assert_string_equal(c->lanes[0].home, "");
+    config_free(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_homes),
         cmocka_unit_test(test_lane_errors), cmocka_unit_test(test_keys_and_types),
         cmocka_unit_test(test_values),      cmocka_unit_test(test_listeners),
         cmocka_unit_test(test_tenants),     cmocka_unit_test(test_route_errors),

@@ -50,7 +50,7 @@ static char *show(const char *yaml, const char *set)
           "providers:\n  yahoo: {limits: {connections: 3}}\n  own: {mx: [.google.com, "         \
           "mx.a.example]}\nrefuse_from: [192.0.2.0/24]\n"                                       \
           "cluster: {name: west, listen: \"127.0.0.1:81\", source: 192.0.2.1, peers: {b: "      \
-          "\"192.0.2.2:7525\", c: \"[::1]:7525\"}}\n"
+          "\"192.0.2.2:7525\", c: \"[::1]:7525\"}, interface: eth9, hook: /x}\n"
 
 static void test_show_sources(void **state)
 {
@@ -64,8 +64,8 @@ static void test_show_sources(void **state)
         "\n  command: 90s  # f.yaml:13\n",
         "\n  connect: 1500ms  # f.yaml:16\n",
         "\n  servers: [\"127.0.0.1:53\", \"[::1]:53\"]  # f.yaml:14\n",
-        "      - {address: 192.0.2.10, ehlo: out10.example.net, nic: \"\", weight: 1}  # f.yaml:3; "
-        "preset: nic, weight\n",
+        "      - {address: 192.0.2.10, ehlo: out10.example.net, nic: \"\", weight: 1, home: a}  # "
+        "f.yaml:3; preset: nic, weight, home\n",
         "  - {domain: c.example, family: v6_first}  # f.yaml:22\n",
         "  - {domain: a.example, via: \"h:25\", family: v4_only, limits: {connections: 50, "
         "new_connections_per_s: 0, messages_per_connection: 1000, messages_per_s: 0, recipients: "
