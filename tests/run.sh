@@ -2,7 +2,7 @@
 # Runs every ring of tests, goes on after failures, and ends with one line that counts.
 #
 #   tests/run.sh            all rings (what `make test` and CI run)
-#   tests/run.sh unit node  only these: build tidy docs unit model crash demo node kill fuzz, soak_...
+#   tests/run.sh unit node  only these: build tidy docs unit model crash demo node cluster kill fuzz, soak_...
 #   NODE_FILES="tests/node/test_api.py ..." tests/run.sh node
 #
 # Each program has a time limit, so that a hang is a failure with the end of its log; logs stay in build/logs.
@@ -160,6 +160,19 @@ ring_node() {
     # shellcheck disable=SC2086
     pytest_files 600 ${NODE_FILES:-$(ls -S tests/node/test_*.py)}
 }
+# Whole clusters, one after the other: each has as many processes as this machine has patience.
+ring_cluster() {
+    local file name status
+    # shellcheck disable=SC2086
+    for file in ${CLUSTER_FILES:-tests/cluster/test_*.py}; do
+        name=cluster-$(basename "$file" .py)
+        name=${name/test_/}
+        rm -f "$logs/$name.xml"
+        limited "$name" 1800 "$python" -m pytest -q -rs -p no:cacheprovider --junitxml="$logs/$name.xml" "$file"
+        status=$?
+        pytest_tell "$name" "$status"
+    done
+}
 ring_kill() { one kill 600 ${net[@]+"${net[@]}"} "$python" tests/crash/kill_loop.py --kills 50; }
 ring_fuzz() { one fuzz 900 make -s -j"$jobs" fuzz FUZZ_S="${FUZZ_S:-3}"; }
 
@@ -175,13 +188,13 @@ ring_soak_node() {
     done
 }
 
-for r in ${*:-build tidy docs unit model crash demo node kill fuzz}; do
+for r in ${*:-build tidy docs unit model crash demo node cluster kill fuzz}; do
     if ! declare -F "ring_$r" >/dev/null; then
         echo "run.sh: there is no ring \"$r\"; there are: $(declare -F | sed -n 's/^declare -f ring_//p' | tr '\n' ' ')" >&2
         exit 2
     fi
 done
-for r in ${*:-build tidy docs unit model crash demo node kill fuzz}; do
+for r in ${*:-build tidy docs unit model crash demo node cluster kill fuzz}; do
     "ring_$r"
 done
 echo
