@@ -162,7 +162,8 @@ static int take_short(struct walk *w, const char *word)
     return take_option(w, o, word[1] != '\0' ? word + 1 : NULL);
 }
 
-static int refuse_command(const char *word)
+/* `next` is the word after it or NULL: names have up to two words. */
+static int refuse_command(const char *word, const char *next)
 {
     size_t count;
     const struct command *table = command_table(&count);
@@ -170,9 +171,15 @@ static int refuse_command(const char *word)
     MUST(count <= ARRAY_COUNT(names));
     for (size_t i = 0; i < count; i++)
         names[i] = table[i].name;
-    const char *near = suggest_nearest(word, names, count);
+    char both[SUGGEST_WORD_BYTES + 1];
+    (void)snprintf(both, sizeof both, "%s %s", word, next != NULL ? next : "");
+    const char *near = next != NULL ? suggest_nearest(both, names, count) : NULL;
+    bool two = near != NULL && strchr(near, ' ') != NULL;
+    if (!two)
+        near = suggest_nearest(word, names, count);
     if (near != NULL)
-        return cli_fail(CLI_USAGE, "unknown command \"%s\": did you mean %s?", word, near);
+        return cli_fail(CLI_USAGE, "unknown command \"%s\": did you mean %s?", two ? both : word,
+                        near);
     return cli_fail(CLI_USAGE, "unknown command \"%s\": `mochila help` lists them", word);
 }
 
@@ -191,7 +198,7 @@ static int take_word(struct walk *w, const char *word)
         int taken = 0;
         c->command = command_find(w->argv + w->i, w->argc - w->i, &taken);
         if (c->command == NULL)
-            return refuse_command(word);
+            return refuse_command(word, w->i + 1 < w->argc ? w->argv[w->i + 1] : NULL);
         c->call.verb = c->command->verb;
         w->i += taken - 1;
         return 0;

@@ -40,6 +40,7 @@ struct command {
     struct cli_option options[CLI_OPTIONS_MAX];         /* ended by a NULL name */
     int (*run)(struct cli *c);                          /* returns an exit status */
     int (*render)(struct cli *c, const json_t *answer); /* for run_verb */
+    void (*advise)(struct cli *c, const char *error);   /* after the node's refusal, or NULL */
 };
 
 struct cli {

@@ -5,27 +5,38 @@
 
 #include <string.h>
 
-#define FILTERS                                                                                  \
-    {.name = "lane", .meta = "ADDRESS", .arg = "lane", .help = "only this lane"},                \
-        {.name = "site", .meta = "SITE", .arg = "site", .help = "only this destination site"},   \
-        {.name = "tenant", .meta = "NAME", .arg = "tenant", .help = "only this tenant"},         \
-        {.name = "domain",                                                                       \
-         .meta = "DOMAIN",                                                                       \
-         .arg = "domain",                                                                        \
-         .help = "only this recipient domain"},                                                  \
-        {.name = "state", .meta = "STATE", .arg = "state", .help = "ready, waiting, held, ..."}, \
-        {.name = "reason",                                                                       \
-         .meta = "REASON",                                                                       \
-         .arg = "reason",                                                                        \
-         .help = "only with this reason code"}
+#define FILTERS                                                                                   \
+    {.name = "lane", .meta = "ADDRESS", .arg = "lane", .help = "only this lane"},                 \
+        {.name = "site", .meta = "SITE", .arg = "site", .help = "only this destination site"},    \
+        {.name = "tenant", .meta = "NAME", .arg = "tenant", .help = "only this tenant"},          \
+        {.name = "domain",                                                                        \
+         .meta = "DOMAIN",                                                                        \
+         .arg = "domain",                                                                         \
+         .help = "only this recipient domain"},                                                   \
+        {.name = "state", .meta = "STATE", .arg = "state", .help = "ready, waiting, held, ..."},  \
+    {                                                                                             \
+        .name = "reason", .meta = "REASON", .arg = "reason", .help = "only with this reason code" \
+    }
 #define LIMIT                                                                                 \
     {                                                                                         \
         .name = "limit", .letter = 'n', .meta = "N", .arg = "limit", .help = "at most N rows" \
     }
-#define CLUSTER_DIR \
-    {.name = "dir", .meta = "DIR", .help = "where the files are (/etc/mochila/cluster)"}
-#define CLUSTER_DAYS \
-    {.name = "days", .meta = "N", .help = "how long it is good (authority 3650, node 730)"}
+#define CLUSTER_DIR                                                                        \
+    {                                                                                      \
+        .name = "dir", .meta = "DIR", .help = "where the files are (/etc/mochila/cluster)" \
+    }
+#define CLUSTER_DAYS                                                                          \
+    {                                                                                         \
+        .name = "days", .meta = "N", .help = "how long it is good (authority 3650, node 730)" \
+    }
+#define MOVE_OPTIONS                                                                       \
+    {.name = "to", .meta = "NODE", .arg = "to", .help = "the node that takes over"},       \
+        {.name = "dry-run", .arg = "dry_run", .help = "only say what would be moved"},     \
+        {.name = "rate", .meta = "BYTES", .help = "copy at most so much a second: 20M"},   \
+        {.name = "parallel", .meta = "N", .arg = "parallel", .help = "lanes at one time"}, \
+    {                                                                                      \
+        .name = "detach", .help = "do not follow the move"                                 \
+    }
 #define WHY                                            \
     {                                                  \
         .name = "why", .meta = "TEXT", .arg = "why",   \
@@ -127,9 +138,10 @@ static const struct command commands[] = {
      .run = run_verb,
      .render = render_lanes},
     {.name = "ledger",
-     .synopsis = "",
+     .synopsis = "[--cluster]",
      .help = "accepted = delivered + bounced + ... : does it balance?",
      .verb = "ledger",
+     .options = {{.name = "cluster", .arg = "cluster", .help = "all nodes, and their sum"}},
      .run = run_verb,
      .render = render_ledger},
     {.name = "hold",
@@ -199,6 +211,69 @@ static const struct command commands[] = {
      .options = {LIMIT},
      .run = run_verb,
      .render = render_audit},
+    {.name = "pool move",
+     .synopsis = "NAME --to NODE [--dry-run] [--rate BYTES] [--parallel N] [--detach]",
+     .help = "move a pool's lanes to another node, with their mail",
+     .verb = "move",
+     .positional = {"pool"},
+     .positional_min = 1,
+     .options = {MOVE_OPTIONS},
+     .run = run_move,
+     .advise = advise_move},
+    {.name = "lane move",
+     .synopsis = "ADDRESS --to NODE [--dry-run] [--rate BYTES] [--detach]",
+     .help = "move one lane to another node, with its mail",
+     .verb = "move",
+     .positional = {"lane"},
+     .positional_min = 1,
+     .options = {MOVE_OPTIONS},
+     .run = run_move,
+     .advise = advise_move},
+    {.name = "move status",
+     .synopsis = "[ID] [--follow]",
+     .help = "moves that are under way, and those before",
+     .verb = "moves",
+     .positional = {"id"},
+     .options = {{.name = "follow", .help = "stay until it is over"}},
+     .run = run_move_status,
+     .render = render_moves},
+    {.name = "move abort",
+     .synopsis = "ID",
+     .help = "end a move; lanes that are over stay there",
+     .verb = "move_abort",
+     .positional = {"id"},
+     .positional_min = 1,
+     .run = run_verb,
+     .render = render_done,
+     .advise = advise_move},
+    {.name = "node drain",
+     .synopsis = "NODE [--dry-run] [--rate BYTES] [--detach]",
+     .help = "move all lanes of a node to the others",
+     .verb = "node_drain",
+     .positional = {"node"},
+     .positional_min = 1,
+     .options = {{.name = "dry-run", .arg = "dry_run", .help = "only say what would be moved"},
+                 {.name = "rate", .meta = "BYTES", .help = "copy at most so much a second: 20M"},
+                 {.name = "detach", .help = "do not follow the moves"}},
+     .run = run_drain,
+     .advise = advise_move},
+    {.name = "node undrain",
+     .synopsis = "NODE [--detach]",
+     .help = "bring the lanes of a drained node back",
+     .verb = "node_undrain",
+     .positional = {"node"},
+     .positional_min = 1,
+     .options = {{.name = "detach", .help = "do not follow the moves"}},
+     .run = run_drain,
+     .advise = advise_move},
+    {.name = "cluster status",
+     .synopsis = "[--watch] [--lanes]",
+     .help = "the nodes, their lanes, and who owns them",
+     .verb = "cluster",
+     .options = {{.name = "watch", .help = "again and again, until ^C"},
+                 {.name = "lanes", .help = "every lane, however many there are"}},
+     .run = run_cluster_status,
+     .render = render_cluster},
     {.name = "cluster init",
      .synopsis = "NAME [--dir DIR] [--days N]",
      .help = "make the authority of a new cluster",

@@ -151,6 +151,8 @@ int render_ledger(struct cli *c, const json_t *answer)
     double have = json_number(answer, "accepted", 0);
     double sum = 0;
 
+    if (json_object_get(answer, "nodes") != NULL)
+        return render_cluster_ledger(c, answer);
     view_fmt(v, "accepted %s", unit_count(have, number));
     if (taken > 0)
         view_fmt(v, " (%s taken over)", unit_count(taken, number));

@@ -105,6 +105,8 @@ static int explain(struct cli *c, struct reply *r)
         put_error(text);
     else
         (void)cli_fail(status, "the node answered with HTTP status %d", r->status);
+    if (text != NULL && c->command->advise != NULL)
+        c->command->advise(c, text);
     bool rows = json_object_get(r->json, "rows") != NULL;
     if (!c->json && r->status == 504 && rows && c->command->render != NULL) {
         (void)c->command->render(c, r->json);

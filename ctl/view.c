@@ -217,6 +217,15 @@ char *unit_seconds(double s, char out[VIEW_NUMBER_BYTES])
     return out;
 }
 
+char *unit_us(double us, char out[VIEW_NUMBER_BYTES])
+{
+    double ms = us > 0 ? us / 1000 : 0;
+    if (ms >= 999.5)
+        return unit_seconds(ms / 1000, out);
+    (void)snprintf(out, VIEW_NUMBER_BYTES, "%.*fms", ms > 0 && ms < 9.95 ? 1 : 0, ms);
+    return out;
+}
+
 /* Local time with milliseconds, rounded. */
 char *unit_time(double unix_s, char out[VIEW_NUMBER_BYTES])
 {

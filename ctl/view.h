@@ -42,6 +42,7 @@ char *unit_count(double n, char out[VIEW_NUMBER_BYTES]);     /* 1,234,567 */
 char *unit_rate(double per_s, char out[VIEW_NUMBER_BYTES]);  /* 0, 0.5, 12.3, 1,234 */
 char *unit_bytes(double bytes, char out[VIEW_NUMBER_BYTES]); /* 1.5 MiB */
 char *unit_seconds(double s, char out[VIEW_NUMBER_BYTES]);   /* 0.2s 45s 3m20s 2h05m 3d04h */
+char *unit_us(double us, char out[VIEW_NUMBER_BYTES]);       /* 0.2ms 14ms 1.5s */
 char *unit_date(double unix_s, char out[VIEW_NUMBER_BYTES]); /* local time */
 char *unit_time(double unix_s, char out[VIEW_NUMBER_BYTES]); /* local time with ms */
 
