@@ -31,24 +31,40 @@ struct adopted {
     unsigned origin_count;
 };
 
+struct item_key {
+    struct msg_id id;
+    uint8_t origin; /* 0: any */
+};
+
 static bool is_item(const void *ctx, uint32_t value, const void *key)
 {
     const struct adopted *a = ctx;
-    const struct msg_id *id = key;
-    return id_eq(a->items[value - 1].id, *id);
+    const struct item_key *k = key;
+    const struct item *it = &a->items[value - 1];
+    return id_eq(it->id, k->id) && (k->origin == 0 || k->origin == it->origin);
 }
 
-static uint32_t find(const struct adopted *a, struct msg_id id)
+static uint32_t find(const struct adopted *a, struct msg_id id, uint8_t origin)
 {
-    return a == NULL ? 0 : table_find(&a->by_id, id_hash(id), is_item, a, &id);
+    struct item_key key = {id, origin};
+    return a == NULL ? 0 : table_find(&a->by_id, id_hash(id), is_item, a, &key);
 }
 
-/* The name's number, 1..; 0: no memory, or more names than there can be. */
-static uint8_t origin_intern(struct adopted *a, const char *name)
+/* The name's number, 1..; 0: nothing came from there. */
+static uint8_t origin_find(const struct adopted *a, const char *name)
 {
-    for (unsigned i = 0; i < a->origin_count; i++)
+    for (unsigned i = 0; a != NULL && i < a->origin_count; i++)
         if (strcmp(a->origins[i], name) == 0)
             return (uint8_t)(i + 1);
+    return 0;
+}
+
+/* 0: no memory, or more names than there can be. */
+static uint8_t origin_intern(struct adopted *a, const char *name)
+{
+    uint8_t known = origin_find(a, name);
+    if (known != 0)
+        return known;
     if (a->origin_count == ORIGINS_MAX)
         return 0;
     void *bigger = realloc(a->origins, (a->origin_count + 1) * sizeof *a->origins);
@@ -92,9 +108,9 @@ int adopted_add(struct queue *q, const struct adopted_item *item)
     struct adopted *a = q->adopted;
     if (a == NULL)
         return -ENOMEM;
-    if (find(a, item->id) != 0)
-        return 0;
     uint8_t origin = origin_intern(a, item->origin);
+    if (origin != 0 && find(a, item->id, origin) != 0)
+        return 0;
     uint32_t i = origin == 0 ? 0 : place_get(a);
     if (i == 0)
         return -ENOMEM;
@@ -109,13 +125,14 @@ int adopted_add(struct queue *q, const struct adopted_item *item)
 
 bool adopted_has(const struct queue *q, struct msg_id id)
 {
-    return find(q->adopted, id) != 0;
+    return find(q->adopted, id, 0) != 0;
 }
 
-void adopted_remove(struct queue *q, struct msg_id id)
+void adopted_remove(struct queue *q, struct msg_id id, const char *origin)
 {
     struct adopted *a = q->adopted;
-    uint32_t i = find(a, id);
+    uint8_t o = origin_find(a, origin);
+    uint32_t i = o == 0 ? 0 : find(a, id, o);
     if (i == 0)
         return;
     bool was_there = table_remove(&a->by_id, id_hash(id), i);
@@ -156,6 +173,7 @@ static int record_write(struct shard *s, const char *origin, struct span items, 
 {
     if (count == 0)
         return 0;
+    MUST(items.n == (size_t)count * ITEM_BYTES);
     uint8_t *meta = malloc(RECORD_ROOM);
     if (meta == NULL)
         return -ENOMEM;
@@ -195,6 +213,16 @@ static int origin_write(struct shard *s, const struct adopted *a, unsigned origi
         count = 0;
     }
     return r != 0 ? r : record_write(s, a->origins[origin - 1], span_of(buf, w.n), count);
+}
+
+int adopted_keep(struct shard *s, const struct adopted_item *item)
+{
+    uint8_t buf[ITEM_BYTES];
+    struct writer w = writer_of(buf, sizeof buf);
+    put_id(&w, item->id);
+    put_u32(&w, item->lane);
+    int r = adopted_add(s->queue, item);
+    return r != 0 ? r : record_write(s, item->origin, span_of(buf, w.n), 1);
 }
 
 int adopted_snapshot(struct shard *s)

@@ -19,10 +19,14 @@ struct adopted_item {
     uint32_t lane; /* number */
     char origin[LIMIT_NAME_BYTES + 1];
 };
-/* 0 or -ENOMEM. An id that is there already stays as it is. */
+/* 0 or -ENOMEM. What is there already, of the same origin, stays as it is. In memory only: its record
+   is an ENQ (handed_by), or adopted_keep. */
 NODISCARD int adopted_add(struct queue *q, const struct adopted_item *item);
+/* The same, and appends RECORD_ADOPTED for it: 0, -ENOMEM or what the spool says. */
+NODISCARD int adopted_keep(struct shard *s, const struct adopted_item *item);
+/* Of any origin. */
 bool adopted_has(const struct queue *q, struct msg_id id);
-void adopted_remove(struct queue *q, struct msg_id id);
+void adopted_remove(struct queue *q, struct msg_id id, const char *origin);
 /* Walks all of them; *at begins as 0. False: the end. Adding and removing between steps is fine. */
 bool adopted_next(const struct queue *q, uint32_t *at, struct adopted_item *out);
 uint32_t adopted_count(const struct queue *q);
