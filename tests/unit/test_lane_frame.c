@@ -86,7 +86,8 @@ static void test_every_kind(void **state)
     payload_n = 0;
     struct lane_frame sent[LANE_FRAME_KIND_COUNT], got;
     for (int k = 1; k < LANE_FRAME_KIND_COUNT; k++) {
-        sent[k] = make((enum lane_frame_kind)k, items, k == LANE_FRAME_END ? LANE_FRAME_ITEMS : k % 4);
+        uint32_t count = k == LANE_FRAME_END ? (uint32_t)LANE_FRAME_ITEMS : (uint32_t)k % 4;
+        sent[k] = make((enum lane_frame_kind)k, items, count);
         append(&sent[k]);
     }
     struct span left = span_of(payload, payload_n);
