@@ -82,8 +82,9 @@ void shard_uncache(struct queue *q, struct qmsg *m);
 /* Places of a chunked body: count, *out valid until the message changes. */
 uint16_t shard_chunks(const struct queue *q, const struct qmsg *m, const struct record_place **out);
 /* The envelope as it stands now, with the recipients that are left and what they have behind them;
-   `old` is what the log has. Chunks are to follow: old->chunk_count of them. */
-void msg_put_meta(const struct queue *q, const struct qmsg *m, const struct enq *old,
+   `old` is what the log has. Handing: those alone that are under way to the owner. Chunks are to
+   follow: old->chunk_count of them. */
+void msg_put_meta(const struct queue *q, const struct qmsg *m, const struct enq *old, bool handing,
                   struct writer *w);
 /* For the end of the queue: memory only. */
 void shard_lists_free(struct queue *q);

@@ -112,17 +112,25 @@ static bool keeps_due(const struct qentry *e)
     return e->state == ENTRY_WAITING || e->state == ENTRY_STRAY || e->state == ENTRY_REPLICA;
 }
 
-void msg_put_meta(const struct queue *q, const struct qmsg *m, const struct enq *old,
+static bool is_handed(const struct qentry *e)
+{
+    return e->state == ENTRY_STRAY && e->cancel != 0;
+}
+
+void msg_put_meta(const struct queue *q, const struct qmsg *m, const struct enq *old, bool handing,
                   struct writer *w)
 {
     struct enq e = *old;
     e.rcpt_count = m->live;
+    for (uint32_t i = handing ? m->first : 0; i != 0; i = store_entry(&q->store, i)->sibling)
+        if (!is_handed(store_entry(&q->store, i)))
+            e.rcpt_count--;
     enq_put(w, &e);
     struct span rcpts = old->rcpts;
     struct enq_rcpt r;
     while (enq_rcpt_next(&rcpts, &r)) {
         const struct qentry *x = store_find_entry(&q->store, m, r.index);
-        if (x == NULL)
+        if (x == NULL || (handing && !is_handed(x)))
             continue;
         r.state = written_state(x);
         r.reason = x->reason;
@@ -136,7 +144,7 @@ static void put_meta(const struct copy_job *j, const struct qmsg *m, struct enq 
                      struct writer *w)
 {
     old->flags |= ENQ_COPY;
-    msg_put_meta(j->shard->queue, m, old, w);
+    msg_put_meta(j->shard->queue, m, old, false, w);
     for (uint16_t i = 0; i < j->chunk_count; i++) {
         struct enq_chunk c = {.place = j->chunks[i], .body_bytes = j->chunk_bytes[i]};
         enq_put_chunk(w, &c);
