@@ -14,12 +14,16 @@ enum carrier_op {
     CARRIER_DOWN,     /* from the link: it is not */
     CARRIER_OP_COUNT
 };
-enum { CARRIER_HEAD_BYTES = 44 };
+enum { CARRIER_HEAD_BYTES = 48 };
 
 struct carrier_head {
     enum carrier_op op;
     uint32_t slot;  /* 0..LIMIT_WORKERS-1 */
-    uint32_t bytes; /* of the payload that follows, 0..LIMIT_CARRIER_PAYLOAD_BYTES */
+    /* Of the payload that follows: 1..LIMIT_CARRIER_PAYLOAD_BYTES of DATA, else 0. */
+    uint32_t bytes;
+    /* Of UP: counts them, for this peer. Of DATA to the link: of the last UP that the sender knows,
+       so that what it sent before it heard of a loss goes no further. */
+    uint32_t wave;
     char node[LIMIT_NAME_BYTES + 1];
 };
 

@@ -35,9 +35,9 @@ void carrier_destroy(struct carrier **c);
    first. */
 void carrier_attach(struct carrier *c, int fd);
 /*
- * Queues a payload of 1..LIMIT_CARRIER_PAYLOAD_BYTES for the worker of that slot. 0; -EAGAIN: enough
- * waits already (CARRIER_WAITING_BYTES), on_room follows; -ENOTCONN: that node is not reached;
- * -E2BIG; -ENOMEM. The slot's holder may be away: the payload is lost then, and on_up or the peer's
+ * Queues a payload of 1..LIMIT_CARRIER_PAYLOAD_BYTES for the worker of that slot. 0; -EAGAIN:
+ * enough waits already (CARRIER_WAITING_BYTES), on_room follows; -ENOTCONN: that node is not
+ * reached; -E2BIG. The slot's holder may be away: the payload is lost then, and on_up or the peer's
  * own frames say when it is back.
  */
 NODISCARD int carrier_send(struct carrier *c, const char *node, uint32_t slot,

@@ -2,6 +2,7 @@
 #include "master/link/channel.h"
 
 #include "base/log.h"
+#include "base/rng.h"
 #include "base/text.h"
 #include "master/link/control_link.h"
 
@@ -80,34 +81,54 @@ static void op_up(struct session *s)
              channel_names[which(c)], s->version, (unsigned long long)s->peer_incarnation);
     c->said[0] = '\0';
     c->dial_wait_ms = 0;
-    control_link_up(c);
+    if (which(c) == LINK_BULK)
+        carriers_up(c);
+    else
+        control_link_up(c);
+}
+
+/* The bulk channel's streams are this process's own: nothing is kept over the end of a wire. */
+static void new_stream(struct channel *c)
+{
+    const struct session_place at = {.stream = rng_entropy() | 1, .next = 1};
+    int r = session_open(&c->session, &at);
+    MUST(r == 0);
 }
 
 static void op_down(struct session *s, const char *why, bool was_up)
 {
     struct channel *c = s->owner;
     put_off(c);
+    if (which(c) == LINK_BULK) {
+        new_stream(c);
+        carriers_down(c);
+    }
     if (!was_up) {
         say_failure(c, why);
         return;
     }
     log_warn("peer %s: %s channel down: %s", c->peer->name, channel_names[which(c)], why);
-    control_link_down(c, why);
+    if (which(c) == LINK_CONTROL)
+        control_link_down(c, why);
 }
 
 static int op_deliver(struct session *s, uint64_t seq, struct span payload)
 {
-    return control_link_deliver(s->owner, seq, payload);
+    struct channel *c = s->owner;
+    return which(c) == LINK_BULK ? carriers_deliver(c, payload)
+                                 : control_link_deliver(c, seq, payload);
 }
 
 static void op_acked(struct session *s, uint64_t seq)
 {
-    control_link_acked(s->owner, seq);
+    if (which(s->owner) == LINK_CONTROL)
+        control_link_acked(s->owner, seq);
 }
 
 static void op_want(struct session *s, uint64_t seq, const char *why)
 {
-    control_link_want(s->owner, seq, why);
+    if (which(s->owner) == LINK_CONTROL)
+        control_link_want(s->owner, seq, why);
 }
 
 static const struct session_ops ops = {op_send,    op_cut,   op_up,  op_down,
@@ -121,6 +142,8 @@ void channel_init(struct channel *c, struct link *l, struct peer *p, enum link_c
     memcpy(names.peer, p->name, sizeof names.peer);
     memcpy(names.cluster, l->config->cluster.name, sizeof names.cluster);
     session_init(&c->session, &names, &ops, c);
+    if (channel == LINK_BULK)
+        new_stream(c);
 }
 
 void channel_fini(struct channel *c)
@@ -237,9 +260,31 @@ static bool writable(const struct channel *c)
     return c->pair.socket >= 0 && poll(&p, 1, 0) == 1;
 }
 
+/* Bulk frames are done with as soon as their worker's queue has them, unless queues grow. */
+static void acknowledge(struct channel *c)
+{
+    struct session *s = &c->session;
+    if (which(c) != LINK_BULK || s->state != SESSION_UP || !carriers_take(c->link))
+        return;
+    int r = session_ack(s, s->at.peer_stream, s->at.received);
+    MUST(r == 0);
+}
+
+/* How long this channel may be silent: its peer is there if the other channel says so. */
+static uint32_t allowed_silence(const struct channel *c)
+{
+    enum link_channel sibling = which(c) == LINK_BULK ? LINK_CONTROL : LINK_BULK;
+    const struct session *other = &c->peer->channels[sibling].session;
+    bool heard = other->state == SESSION_UP &&
+                 other->peer_incarnation == c->session.peer_incarnation &&
+                 c->link->now_ms - other->heard_ms < SESSION_SILENCE_MS;
+    return heard ? SESSION_LATE_MS : SESSION_SILENCE_MS;
+}
+
 static void run_session(struct channel *c)
 {
     uint64_t now = c->link->now_ms;
+    c->session.silence_ms = allowed_silence(c);
     if (c->blocked && writable(c))
         c->blocked = false;
     /* nanomsg takes the first frame only when the ipc end has shaken hands with it. */
@@ -250,6 +295,7 @@ static void run_session(struct channel *c)
         return;
     }
     receive(c);
+    acknowledge(c);
     if (c->pair.socket >= 0)
         (void)session_flush(&c->session, now);
     if (c->pair.socket >= 0 && session_due(&c->session, now) == 0)

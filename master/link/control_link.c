@@ -24,10 +24,10 @@ enum {
 };
 
 /* To the master. */
-static int queue(struct link *l, unsigned channel, const struct control_frame *f)
+static int queue(struct link *l, const struct control_frame *f)
 {
     static uint8_t bytes[LIMIT_FRAME_BYTES];
-    struct outbox *box = &l->outbox[channel];
+    struct outbox *box = &l->outbox;
     size_t n;
 
     int r = control_encode(f, bytes, sizeof bytes, &n);
@@ -54,36 +54,32 @@ static int queue(struct link *l, unsigned channel, const struct control_frame *f
 
 int control_link_flush(struct link *l)
 {
+    struct outbox *box = &l->outbox;
     l->blocked = false;
-    for (unsigned i = 0; i < LINK_CHANNEL_COUNT; i++) {
-        struct outbox *box = &l->outbox[i];
-        while (box->first != NULL) {
-            struct outgoing *o = box->first;
-            int r = control_send_bytes(l->control_fd, span_of(o->bytes, o->n), NULL, 0);
-            l->blocked = r == -EAGAIN;
-            if (r == -EAGAIN)
-                return 0;
-            if (r < 0)
-                return r == -EPIPE ? 1 : r;
-            box->first = o->next;
-            box->bytes -= o->n;
-            free(o);
-        }
-        box->last = NULL;
+    while (box->first != NULL) {
+        struct outgoing *o = box->first;
+        int r = control_send_bytes(l->control_fd, span_of(o->bytes, o->n), NULL, 0);
+        l->blocked = r == -EAGAIN;
+        if (r == -EAGAIN)
+            return 0;
+        if (r < 0)
+            return r == -EPIPE ? 1 : r;
+        box->first = o->next;
+        box->bytes -= o->n;
+        free(o);
     }
+    box->last = NULL;
     return 0;
 }
 
 void control_link_fini(struct link *l)
 {
-    for (unsigned i = 0; i < LINK_CHANNEL_COUNT; i++) {
-        while (l->outbox[i].first != NULL) {
-            struct outgoing *o = l->outbox[i].first;
-            l->outbox[i].first = o->next;
-            free(o);
-        }
-        l->outbox[i].last = NULL;
+    while (l->outbox.first != NULL) {
+        struct outgoing *o = l->outbox.first;
+        l->outbox.first = o->next;
+        free(o);
     }
+    l->outbox.last = NULL;
 }
 
 static struct control_frame news(const struct channel *c, enum control_link_op op)
@@ -99,7 +95,7 @@ static struct control_frame news(const struct channel *c, enum control_link_op o
 /* News must not be lost: without room for them this process ends, and the next one begins anew. */
 static void tell(const struct channel *c, const struct control_frame *f)
 {
-    int r = queue(c->link, c->session.names.channel, f);
+    int r = queue(c->link, f);
     MUST(r == 0);
 }
 
@@ -126,7 +122,7 @@ int control_link_deliver(struct channel *c, uint64_t seq, struct span payload)
     f.link.seq = seq;
     f.body = (uint8_t *)(uintptr_t)payload.p;
     f.body_bytes = payload.n;
-    return queue(c->link, c->session.names.channel, &f);
+    return queue(c->link, &f);
 }
 
 void control_link_acked(struct channel *c, uint64_t seq)
@@ -236,7 +232,7 @@ static int on_start(struct link *l, const struct control_frame *f, const int *fd
                                   .version = CONTROL_VERSION};
     log_note("linking cluster=%s node=%s peers=%u incarnation=%llx", l->config->cluster.name,
              l->config->node, l->peer_count, (unsigned long long)l->incarnation);
-    return queue(l, LINK_CONTROL, &ready);
+    return queue(l, &ready);
 }
 
 static int on_open(struct channel *c, const struct control_frame *f)
@@ -275,7 +271,7 @@ static int on_link(struct link *l, const struct control_frame *f)
                                                         const struct control_frame *) = {
         [CONTROL_LINK_OPEN] = on_open, [CONTROL_LINK_SEND] = on_send, [CONTROL_LINK_ACK] = on_ack};
     struct channel *c = peers_channel(l, f->link.peer, f->link.channel);
-    if (handlers[f->link.op] == NULL)
+    if (handlers[f->link.op] == NULL || f->link.channel != LINK_CONTROL)
         return -EBADMSG;
     if (c == NULL) {
         log_warn("the master has a frame for %s, which is no peer", f->link.peer);
@@ -289,23 +285,38 @@ static int on_link(struct link *l, const struct control_frame *f)
 static int on_drain(struct link *l)
 {
     struct control_frame drained = {.kind = CONTROL_DRAINED};
-    int r = queue(l, LINK_CONTROL, &drained);
+    int r = queue(l, &drained);
     l->drained = true;
     return r < 0 ? r : 1;
 }
 
-static int on_frame(struct link *l, const struct control_frame *f, const int *fds,
-                    unsigned fd_count)
+/* A worker's stream: from here on the descriptor is the carriers'. */
+static int on_carrier(struct link *l, const struct control_frame *f, int *fds, unsigned fd_count)
+{
+    if (l->config == NULL || fd_count != 1) {
+        log_err("CARRIER %s", fd_count != 1 ? "without its descriptor" : "before START");
+        return -EBADMSG;
+    }
+    int r = carriers_attach(l, f->slot, fds[0]);
+    fds[0] = -1;
+    return r;
+}
+
+static int on_frame(struct link *l, const struct control_frame *f, int *fds, unsigned fd_count)
 {
     int r = 0;
     if (f->kind == CONTROL_START)
         r = on_start(l, f, fds, fd_count);
     else if (f->kind == CONTROL_LINK)
         r = l->config != NULL ? on_link(l, f) : -EBADMSG;
+    else if (f->kind == CONTROL_CARRIER)
+        r = on_carrier(l, f, fds, fd_count);
     else if (f->kind == CONTROL_DRAIN)
         r = on_drain(l);
-    for (unsigned i = 0; i < fd_count; i++)
-        close(fds[i]);
+    for (unsigned i = 0; i < fd_count; i++) {
+        if (fds[i] >= 0)
+            close(fds[i]);
+    }
     return r; /* other kinds are for workers: this process has no mail */
 }
 

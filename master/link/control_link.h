@@ -7,7 +7,10 @@
  * process: end this one (SIGTERM, DRAIN, or by closing descriptor 3), then start another. Only one
  * process at a time works in RUN/link. DRAIN is answered by DRAINED, and the process ends.
  *
- * All else is LINK frames, by peer and channel (0 control, 1 bulk). From the master:
+ * CARRIER brings one descriptor, a stream socket to the worker of that slot (carrier.h); what is
+ * said there goes over the bulk channel, with which the master has nothing to do.
+ *
+ * All else is LINK frames, by peer; channel is 0. From the master:
  *   OPEN      stream (a number that names what this node sends on this channel; a new random one
  *             when earlier frames cannot be had again), seq (the next that will be sent: the last
  *             one acknowledged + 1, 1 at first), peer_stream with received (the last RECEIVED) and
@@ -22,9 +25,10 @@
  *             peer begins anew with 1: received and durable are 0.
  *   DOWN      why. Frames are kept; nothing needs to be done.
  *   RECEIVED  peer_stream, seq, payload: the next one, each once for as long as OPEN told the
- * truth. ACKED     seq: durable at the peer up to here. WANT      seq, why: the next SEND must be
- * this one; others that are on their way were dropped. "full": try again after an ACKED. If it
- * cannot be had any more: OPEN a new stream.
+ *             truth.
+ *   ACKED     seq: durable at the peer up to here.
+ *   WANT      seq, why: the next SEND must be this one; others that are on their way were dropped.
+ *             "full": try again after an ACKED. If it cannot be had any more: OPEN a new stream.
  *
  * Never:  survives a malformed frame or the master's end.
  */

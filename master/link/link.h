@@ -7,6 +7,7 @@
 #define LINK_LINK_H
 
 #include "config/config.h"
+#include "master/link/carrier.h"
 #include "master/link/pair.h"
 #include "master/link/quiet.h"
 #include "master/link/session.h"
@@ -41,9 +42,10 @@ struct peer {
     uint16_t port;
     bool dials_us; /* its name sorts after ours */
     struct channel channels[LINK_CHANNEL_COUNT];
+    struct carrier_peer carrier;
 };
 
-/* Frames for the master that its socket did not take yet: control before bulk. */
+/* Frames for the master that its socket did not take yet. */
 struct outgoing {
     struct outgoing *next;
     size_t n;
@@ -57,7 +59,7 @@ struct outbox {
 struct link {
     int control_fd;
     bool blocked; /* the master's socket is full */
-    struct outbox outbox[LINK_CHANNEL_COUNT];
+    struct outbox outbox;
     struct config *config;
     struct trust *trust;
     uint64_t incarnation, generation;
@@ -69,6 +71,7 @@ struct link {
     struct quiet quiet;
     struct peer peers[LIMIT_PEERS];
     unsigned peer_count;
+    struct carriers carriers;
     uint64_t now_ms;
     bool drained;
 };

@@ -7,6 +7,7 @@
  * nanomsg's own worker thread.
  */
 #include "base/log.h"
+#include "master/link/carrier.h"
 #include "master/link/control_link.h"
 #include "master/link/peers.h"
 
@@ -18,6 +19,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
+enum { POLLS = 1 + LIMIT_WORKERS + PEERS_POLLS };
 enum { EXIT_OK = 0, EXIT_BROKEN = 1, EXIT_USAGE = 2 };
 
 static volatile sig_atomic_t terminated;
@@ -36,7 +38,7 @@ static uint64_t clock_ms(void)
 }
 
 /* Waits for the master, the peers, or the next time something is due. 0 or -errno. */
-static int wait_events(struct link *l, struct pollfd polls[1 + PEERS_POLLS])
+static int wait_events(struct link *l, struct pollfd polls[POLLS])
 {
     int timeout_ms = -1;
     sigset_t none; /* SIGTERM comes in here only, so that it cannot slip in before the wait */
@@ -44,7 +46,10 @@ static int wait_events(struct link *l, struct pollfd polls[1 + PEERS_POLLS])
     polls[0] = (struct pollfd){.fd = l->control_fd, .events = POLLIN};
     if (l->blocked)
         polls[0].events |= POLLOUT;
-    unsigned n = 1 + peers_polls(l, polls + 1, &timeout_ms);
+    unsigned n = 1 + LIMIT_WORKERS + peers_polls(l, polls + 1 + LIMIT_WORKERS, &timeout_ms);
+    unsigned used = carriers_polls(l, polls + 1, &timeout_ms);
+    for (unsigned i = used; i < LIMIT_WORKERS; i++)
+        polls[1 + i] = (struct pollfd){.fd = -1};
     struct timespec wait = {timeout_ms / 1000, timeout_ms % 1000 * 1000000L};
     (void)sigemptyset(&none);
     int r = ppoll(polls, n, timeout_ms < 0 ? NULL : &wait, &none);
@@ -55,7 +60,7 @@ static int wait_events(struct link *l, struct pollfd polls[1 + PEERS_POLLS])
  * finds frames waiting, and no silence. 0, 1 = to end, -errno. */
 static int turn(struct link *l)
 {
-    static struct pollfd polls[1 + PEERS_POLLS];
+    static struct pollfd polls[POLLS];
     int r = wait_events(l, polls);
     if (r < 0)
         return r;
@@ -63,8 +68,10 @@ static int turn(struct link *l)
     r = control_link_read(l);
     if (r != 0)
         return r;
-    if (l->config != NULL)
-        peers_run(l, polls + 1);
+    if (l->config != NULL) {
+        carriers_run(l, polls + 1);
+        peers_run(l, polls + 1 + LIMIT_WORKERS);
+    }
     return control_link_flush(l);
 }
 
@@ -117,8 +124,10 @@ int main(int argc, char **argv)
     log_open(own_log ? CONTROL_LOG_FD : STDERR_FILENO, LOG_NOTE, "link");
     set_signals();
     l.now_ms = clock_ms();
+    carriers_init(&l);
     int r = serve(&l);
     peers_fini(&l);
+    carriers_fini(&l);
     control_link_fini(&l);
     config_free(&l.config);
     return r < 0 ? EXIT_BROKEN : EXIT_OK;

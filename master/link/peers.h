@@ -1,8 +1,8 @@
 /*
  * peers - the channels to all peers: who dials, who listens, and what becomes of lost connections.
  *
- * Of two nodes the one whose name sorts first listens, the other one dials. A channel dials or
- * takes connections only when the master has opened its streams.
+ * Of two nodes the one whose name sorts first listens, the other one dials. The control
+ * channel dials or takes connections only when the master has opened its streams.
  */
 #ifndef LINK_PEERS_H
 #define LINK_PEERS_H

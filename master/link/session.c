@@ -29,7 +29,8 @@ void session_init(struct session *s, const struct session_names *names,
 {
     MUST(names->incarnation != 0);
     MUST(names->channel < LINK_CHANNEL_COUNT);
-    *s = (struct session){.names = *names, .ops = ops, .owner = owner};
+    *s = (struct session){
+        .names = *names, .ops = ops, .owner = owner, .silence_ms = SESSION_SILENCE_MS};
 }
 
 /* Forgets all units up to seq. */
@@ -268,8 +269,9 @@ static enum session_state on_data(struct session *s, const struct link_frame *f,
         return SESSION_UP;
     if (f->seq != s->at.received + 1)
         return lose(s, "frames are missing", true);
-    if (s->ops->deliver(s, f->seq, f->payload) < 0)
-        return lose(s, "no room for a frame", true);
+    int r = s->ops->deliver(s, f->seq, f->payload);
+    if (r < 0)
+        return lose(s, r == -EBADMSG ? "a malformed frame" : "no room for a frame", true);
     s->at.received = f->seq;
     return SESSION_UP;
 }
@@ -284,8 +286,9 @@ static enum session_state on_down(struct session *s, const struct link_frame *f,
 static enum session_state on_tick(struct session *s, const struct link_frame *f, uint64_t now_ms)
 {
     (void)f;
-    if (now_ms - s->heard_ms >= SESSION_SILENCE_MS)
-        return lose(s, "silent for a second", true);
+    if (now_ms - s->heard_ms >= s->silence_ms)
+        return lose(
+            s, s->silence_ms == SESSION_SILENCE_MS ? "silent for a second" : "silent for long", true);
     if (s->state == SESSION_UP && now_ms - s->said_ms >= SESSION_BEAT_MS) {
         struct link_frame beat = {.kind = LINK_BEAT};
         (void)say(s, &beat, now_ms); /* a full wire carries frames: they tell as much */
@@ -347,7 +350,7 @@ int session_due(const struct session *s, uint64_t now_ms)
 {
     if (s->state == SESSION_IDLE)
         return -1;
-    uint64_t due = s->heard_ms + SESSION_SILENCE_MS;
+    uint64_t due = s->heard_ms + s->silence_ms;
     if (s->state == SESSION_UP && s->said_ms + SESSION_BEAT_MS < due)
         due = s->said_ms + SESSION_BEAT_MS;
     return due <= now_ms ? 0 : (int)(due - now_ms);
@@ -369,27 +372,29 @@ int session_open(struct session *s, const struct session_place *at)
     return 0;
 }
 
-int session_submit(struct session *s, uint64_t seq, struct span payload)
+bool session_has_room(const struct session *s, size_t bytes)
 {
-    if (payload.n > LIMIT_LINK_PAYLOAD_BYTES)
+    return s->queued_bytes + sizeof(struct session_unit) + bytes <= LIMIT_LINK_CREDIT_BYTES;
+}
+
+int session_append(struct session *s, const struct span *parts, unsigned count)
+{
+    size_t n = 0, at = 0;
+    for (unsigned i = 0; i < count; i++)
+        n += parts[i].n;
+    if (n > (s->names.channel == LINK_BULK ? LINK_BULK_BYTES_MAX : LIMIT_LINK_PAYLOAD_BYTES))
         return -E2BIG;
-    if (seq < s->at.next)
-        return 0;
-    bool full = seq == s->at.next &&
-                s->queued_bytes + sizeof(struct session_unit) + payload.n > LIMIT_LINK_CREDIT_BYTES;
-    if (seq != s->at.next || full) {
-        /* Those behind a refused one are on their way already: told once. */
-        if (full || !s->wanting)
-            s->ops->want(s, s->at.next, full ? "full" : "a gap");
-        s->wanting = true;
-        return full ? -ENOBUFS : -ERANGE;
-    }
-    struct session_unit *u = malloc(sizeof *u + payload.n);
+    if (!session_has_room(s, n))
+        return -ENOBUFS;
+    struct session_unit *u = malloc(sizeof *u + n);
     if (u == NULL)
         return -ENOMEM;
-    *u = (struct session_unit){.seq = seq, .n = payload.n};
-    if (payload.n > 0)
-        memcpy(u->bytes, payload.p, payload.n);
+    *u = (struct session_unit){.seq = s->at.next, .n = n};
+    for (unsigned i = 0; i < count; i++) {
+        if (parts[i].n > 0)
+            memcpy(u->bytes + at, parts[i].p, parts[i].n);
+        at += parts[i].n;
+    }
     *(s->last != NULL ? &s->last->next : &s->first) = u;
     s->last = u;
     if (s->cursor == NULL)
@@ -398,6 +403,23 @@ int session_submit(struct session *s, uint64_t seq, struct span payload)
     s->at.next++;
     s->wanting = false;
     return 0;
+}
+
+int session_submit(struct session *s, uint64_t seq, struct span payload)
+{
+    if (payload.n > LIMIT_LINK_PAYLOAD_BYTES)
+        return -E2BIG;
+    if (seq < s->at.next)
+        return 0;
+    bool full = seq == s->at.next && !session_has_room(s, payload.n);
+    if (seq != s->at.next || full) {
+        /* Those behind a refused one are on their way already: told once. */
+        if (full || !s->wanting)
+            s->ops->want(s, s->at.next, full ? "full" : "a gap");
+        s->wanting = true;
+        return full ? -ENOBUFS : -ERANGE;
+    }
+    return session_append(s, &payload, 1);
 }
 
 int session_ack(struct session *s, uint64_t stream, uint64_t seq)

@@ -14,9 +14,12 @@
 #ifndef LINK_SESSION_H
 #define LINK_SESSION_H
 
+#include "proto/link_bulk.h"
 #include "proto/link_frame.h"
 
-enum { SESSION_BEAT_MS = 100, SESSION_SILENCE_MS = 1000 };
+/* A thin channel may be late on a wire that another one fills: where the peer's other channel is
+   heard the owner allows SESSION_LATE_MS. */
+enum { SESSION_BEAT_MS = 100, SESSION_SILENCE_MS = 1000, SESSION_LATE_MS = 5000 };
 
 enum session_state { SESSION_IDLE, SESSION_GREETING, SESSION_UP, SESSION_STATE_COUNT };
 enum session_event {
@@ -74,6 +77,7 @@ struct session {
     uint64_t peer_incarnation;
     uint32_t version;
     uint64_t heard_ms, said_ms, said_ack;
+    uint32_t silence_ms; /* that is allowed; the owner may change it */
 };
 
 void session_init(struct session *s, const struct session_names *names,
@@ -86,6 +90,11 @@ NODISCARD int session_open(struct session *s, const struct session_place *at);
  * unacknowledged; -ERANGE: not the next one (in both cases `want` says what is); -E2BIG; -ENOMEM.
  */
 NODISCARD int session_submit(struct session *s, uint64_t seq, struct span payload);
+/* The next frame of the stream, put together from parts. 0; -ENOBUFS (nobody is told), -E2BIG,
+   -ENOMEM. */
+NODISCARD int session_append(struct session *s, const struct span *parts, unsigned count);
+/* Would session_append take so many bytes now? */
+bool session_has_room(const struct session *s, size_t bytes);
 /* Frames of the peer's stream are durable up to seq. -ERANGE: they were not delivered. */
 NODISCARD int session_ack(struct session *s, uint64_t stream, uint64_t seq);
 

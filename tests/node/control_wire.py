@@ -7,7 +7,7 @@ import struct
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FRAME_KINDS = {1: "ready", 2: "start", 3: "holds", 4: "peer_up", 5: "peer_down", 6: "drain",
-               7: "drained", 8: "query", 9: "answer", 10: "recovered", 11: "link"}
+               7: "drained", 8: "query", 9: "answer", 10: "recovered", 11: "link", 12: "carrier", 13: "lane"}
 
 
 def varint(n):

@@ -1,5 +1,6 @@
-"""A master for one mochila-link process: opens streams, sends numbered frames, acknowledges, and checks
-that what comes from the peers is each frame once and in order, however often links die in between."""
+"""A master for one mochila-link process: opens streams on the control channel, sends numbered frames,
+acknowledges, and checks that what comes from the peers is each frame once and in order, however often links die
+in between. Hands out descriptors of carriers (carrier_worker.py) too."""
 import collections
 import os
 import select
@@ -16,7 +17,7 @@ BUILD = os.path.join(wire.ROOT, os.environ.get("MOCHILA_BIN", "build/debug"))
 LINK = os.path.join(BUILD, "mochila-link")
 CLI = os.path.join(BUILD, "mochila")
 OPEN, SEND, ACK, UP, DOWN, RECEIVED, ACKED, WANT = range(1, 9)
-CONTROL, BULK = 0, 1
+CONTROL = 0
 WINDOW = 4 << 20
 
 
@@ -39,11 +40,11 @@ class Channel:
 
 
 class LinkMaster:
-    def __init__(self, name, directory, config, netns=None, sizes=(600, 20000), peers=("a", "b")):
+    def __init__(self, name, directory, config, netns=None, size=20000, peers=("a", "b")):
         self.name, self.dir, self.config, self.netns = name, str(directory), config, netns
         os.makedirs(self.dir, exist_ok=True)
         self.log_path = os.path.join(self.dir, "link.log")
-        self.channels = {(p, c): Channel(c, sizes[c]) for p in peers if p != name for c in (CONTROL, BULK)}
+        self.channels = {(p, CONTROL): Channel(CONTROL, size) for p in peers if p != name}
         self.errors, self.incarnation, self.ready, self.bytes_in = [], 0, False, 0
         self.acks, self.hangs = True, False
         self.lock = threading.RLock()
@@ -82,9 +83,9 @@ class LinkMaster:
             os.close(fd)
             for (peer, number), c in self.channels.items():
                 c.up, c.next, c.full, c.told = False, c.acked + 1, False, c.durable
-                self.out.append(self.frame(OPEN, peer, number, stream=c.stream, seq=c.next,
-                                           peer_stream=c.peer_stream, received=c.received,
-                                           durable=c.durable))
+                self.out.append((self.frame(OPEN, peer, number, stream=c.stream, seq=c.next,
+                                            peer_stream=c.peer_stream, received=c.received,
+                                            durable=c.durable), None))
             ours.setblocking(False)
             self.sock = ours
         return self
@@ -154,11 +155,11 @@ class LinkMaster:
                 c.durable = c.received
             if c.durable != c.told:
                 c.told = c.durable
-                self.out.append(self.frame(ACK, peer, number, stream=c.peer_stream, seq=c.durable))
+                self.out.append((self.frame(ACK, peer, number, stream=c.peer_stream, seq=c.durable), None))
             while (c.next <= c.target and not c.full and len(self.out) < 200 and
                    (c.next - c.acked) * c.size < WINDOW):
-                self.out.append(self.frame(SEND, peer, number, seq=c.next,
-                                           body=payload(self.name, number, c.next, c.size)))
+                body = payload(self.name, number, c.next, c.size)
+                self.out.append((self.frame(SEND, peer, number, seq=c.next, body=body), None))
                 c.next += 1
 
     def serve(self):
@@ -189,12 +190,20 @@ class LinkMaster:
         self.fill()
         try:
             while self.out:
-                sock.send(self.out[0])
+                frame, fd = self.out[0]
+                wire.send(sock, frame, [fd.fileno()] if fd else [])
                 self.out.popleft()
+                if fd:
+                    fd.close()
         except OSError:
             pass
 
     # For tests.
+    def carrier(self, slot, sock):
+        """Gives the link its end of the stream to the worker of this slot."""
+        with self.lock:
+            self.out.append((wire.data(12, wire.number(1, slot)), sock))
+
     def send(self, peer, channel, count):
         with self.lock:
             self.channels[peer, channel].target += count
@@ -209,7 +218,7 @@ class LinkMaster:
 def config(name, run, listen, peers, pki, source=None):
     peer_text = ", ".join(f'{p}: "{e}"' for p, e in peers.items())
     return (f"node: {name}\nhostname: {name}.example\nspool: {run}/spool\nrun: {run}\nlog: \"\"\n"
-            "pools: {main: {lanes: [{address: 127.0.0.99, ehlo: t.example}]}}\n"
+            f"pools: {{main: {{home: {name}, lanes: [{{address: 127.0.0.99, ehlo: t.example}}]}}}}\n"
             "listen: [{address: 127.0.0.1, port: 2525}]\n"
             f'cluster: {{name: west, listen: "{listen}", peers: {{{peer_text}}}, ca: {pki}/ca.pem, '
             f"certificate: {pki}/node.pem, key: {pki}/node.key"
