@@ -117,12 +117,13 @@ help:
 	@sed -n 's/^#: //p' $(firstword $(MAKEFILE_LIST))
 #: make deps        installs what building needs (Debian 12, as root)
 #: make demo        builds, runs a node with generator and sink, and counts every message
+#: make demo-move   the same with two nodes, and a pool that moves there and back under load; needs root
 #: make test        every ring of tests; the last line counts
 #: make san         builds with ASan and UBSan, and runs the unit tests with them
 #: make unit        the unit tests; also: crash-short, crash, tidy, clang-tidy
 #: make fuzz        60 s for each fuzz target (FUZZ_S=60)
 #: make soak        the long campaigns: 600 kills, 100,000 crash seeds, the node tests ten times
-#: make bench       measures against the bars, and writes bench/results/
+#: make bench       measures against the bars, and writes bench/results/; bench-move: the moves
 #: make install     into DESTDIR and PREFIX (/usr/local); uninstall takes away the same
 #: make format      clang-format over what differs from HEAD; make clean removes build/
 deps:

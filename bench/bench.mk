@@ -1,7 +1,17 @@
 # make bench: builds in release and writes the figures into bench/results/ (BENCH_ROUNDS=3).
 BENCH_ROUNDS ?= 3
 
-.PHONY: bench
+.PHONY: bench bench-move demo-move
 bench:
 	$(MAKE) BUILD=release B=build/release all
 	bench/run-all.sh build/release/mochila-bench $(BENCH_ROUNDS)
+
+# Hosts are network namespaces: both need root, iproute2 and python3, and say so.
+bench-move:
+	$(MAKE) BUILD=release B=build/release all
+	/usr/bin/python3 bench/bench_move.py build/release
+
+demo-move: deps
+	@command -v python3 >/dev/null || { echo "demo-move: needs python3 and iproute2" >&2; exit 1; }
+	@$(MAKE) --no-print-directory -j$(JOBS) BUILD=release B=build/release all
+	@python3 bench/demo_move.py build/release

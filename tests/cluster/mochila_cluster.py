@@ -13,14 +13,17 @@ nodes' own ledgers must agree with them. Programs come from MOCHILA_BIN (preset:
 """
 import collections
 import glob
+import http.client
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
+from urllib.parse import urlencode
 
 from netlab import WORLD4, Lab, lane_address
 
@@ -64,6 +67,17 @@ def alive(pid):
             return f.read().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
     except OSError:
         return False
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=20)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
 
 
 class ClusterNode:
@@ -209,11 +223,24 @@ class ClusterNode:
         except ValueError:
             return None
 
+    def api(self, verb, method="GET", **args):
+        """The JSON answer without a process for it, or None."""
+        connection = UnixConnection(self.socket_path)
+        try:
+            connection.request(method, f"/v1/{verb}" + (f"?{urlencode(args)}" if args else ""))
+            reply = connection.getresponse()
+            body = reply.read()
+            return json.loads(body) if reply.status == 200 else None
+        except (OSError, ValueError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
     def ledger(self):
-        return self.ask("ledger")
+        return self.api("ledger")
 
     def status(self):
-        return self.ask("cluster", "status")
+        return self.api("cluster")
 
     def lane(self, address):
         """What this node says of a lane, or None."""
@@ -225,7 +252,7 @@ class ClusterNode:
                 if row["owner"] == self.name and row["role"] == "owner"}
 
     def moves(self, ident=None):
-        answer = self.ask("move", "status", *([ident] if ident else []))
+        answer = self.api("moves", **({"id": ident} if ident else {}))
         return (answer or {}).get("moves", [])
 
     # --- orders ---
@@ -247,6 +274,27 @@ class ClusterNode:
         ident, why = self.order("pool", "move", pool, "--to", to, *more)
         assert ident is not None, why
         return self.wait_move(ident, seconds)
+
+    def order_when_free(self, *words, seconds=40):
+        """The same; waits while the tail of the last move is still open."""
+        last = []
+
+        def taken():
+            last[:] = self.order(*words)
+            assert last[0] is not None or "tail" in last[1] or "busy" in last[1], last[1]
+            return last[0]
+        return wait_for(lambda: f"{words}: {last}", taken, seconds, 0.2)
+
+    def stopped(self):
+        """A fault point has stopped the master."""
+        try:
+            with open(f"/proc/{self.process.pid}/stat") as f:
+                return f.read().rsplit(")", 1)[1].split()[0] == "T"
+        except OSError:
+            return False
+
+    def go_on(self):
+        self.process.send_signal(signal.SIGCONT)
 
     def wait_move(self, ident, seconds=60):
         last = {}
@@ -379,10 +427,11 @@ class Cluster:
     sink       options of the sink; slow: a preset of answers after 0.3-5 s
     limits     of a lane at the sink
     sections   {section: {key: value}}, over the fixture's own
+    disks      {name: size} of nodes that get a file system of that size as their spool
     """
 
     def __init__(self, nodes=("a", "b"), lanes=4, pools=None, workers=1, slow=False, sink=(), limits=None,
-                 sections=None, start=True, env=None):
+                 sections=None, start=True, env=None, disks=None):
         self.lab = None
         self.running, self.nodes, self.loads = [], {}, 0
         self.sink = None
@@ -391,6 +440,7 @@ class Cluster:
         self.limits = {"connections": 100, "messages_per_connection": 0, "messages_per_s": 0,
                        "new_connections_per_s": 0, **(limits or {})}
         self.sections = sections or {}
+        self.mounts = []
         self.dir = tempfile.mkdtemp(prefix="mochila-cluster-", dir=os.environ.get("TMPDIR", "/var/tmp"))
         os.chmod(self.dir, 0o711)
         try:
@@ -400,6 +450,8 @@ class Cluster:
                 self.nodes[name] = ClusterNode(self, name)
                 self.nodes[name].env.update(env or {})
                 self.write_config(name)
+                if name in (disks or {}):
+                    self.mount(f"{self.dir}/{name}/spool", disks[name])
             self.sink = Sink(self, [*(("--delay", "dot=300-5000") if slow else ()), *sink])
             if start:
                 self.start()
@@ -416,6 +468,11 @@ class Cluster:
         return [address for _, addresses in self.pools.values() for address in addresses]
 
     # --- making ---
+
+    def mount(self, path, size):
+        os.makedirs(path)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "mochila-test", path], check=True)
+        self.mounts.append(path)
 
     def make_certificates(self):
         def cluster(*args):
@@ -594,6 +651,8 @@ class Cluster:
             self.sink.close()
         if self.lab is not None:
             self.lab.close()
+        for path in self.mounts:
+            subprocess.run(["umount", "-l", path], check=False)
         if not os.environ.get("MOCHILA_KEEP"):
             shutil.rmtree(self.dir, ignore_errors=True)
 

@@ -1,0 +1,179 @@
+"""Deaths and cuts at each numbered step of a move. After each: nothing lost, doubles only from what was in
+doubt, one owner for each lane, ledgers that balance, and a cluster that moves on.
+
+The steps are those of the fault points in the master (test builds only): MOCHILA_FAULT_MOVE=STEP:SIDE:ACTION,
+where side a gives and side b takes. What kills or stops does it once, right after the step is durable.
+MOVE_ALL=1 runs every kind of death at every step; without it masters die at every step, and the others take
+turns.
+"""
+import os
+import time
+
+import pytest
+
+from mochila_cluster import Cluster, wait_for
+from netlab import why_not
+
+REASON = why_not()
+pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
+ALL = bool(os.environ.get("MOVE_ALL"))
+# Where each step happens.
+SIDES = {1: "a", 2: "b", 3: "a", 4: "a", 5: "b", 6: "a", 7: "a", 8: "b", 9: "a", 10: "a", 11: "a"}
+PLACES = [(step, side) for step in SIDES for side in "ab"] if ALL else list(SIDES.items())
+OTHERS = ("kill-worker", "kill-link", "kill-netd")
+LANES, CONNECTIONS = 4, 25
+
+
+def small(**kw):
+    return Cluster(lanes=LANES, sink=("--delay", "dot=100-800"), limits={"connections": CONNECTIONS}, **kw)
+
+
+def finish(c, deaths):
+    """All that must be so when the dust has settled. deaths: of workers; each may double what it had open."""
+    for node in c.nodes.values():
+        node.restart_if_ended()
+    for node in c.nodes.values():
+        node.wait_serves()
+    c.wait_settled(90)
+    c.drained()
+    open_most = deaths * LANES * CONNECTIONS
+    wrong = c.judge(doubles_most=open_most, resets_most=open_most, cuts_most=open_most)
+    assert wrong == []
+
+
+def moves_on(c):
+    """The pool can still be moved, wherever it is now."""
+    at = c.owner(c.lanes[0])
+    to = "b" if at == "a" else "a"
+    with_tail = c[at].order_when_free("pool", "move", "main", "--to", to, seconds=60)
+    assert c[at].wait_move(with_tail)["state"] == "done"
+
+
+@pytest.mark.parametrize("step, side", PLACES)
+def test_a_master_dies(step, side):
+    with small(start=False) as c:
+        for name in "ab":
+            env = {"MOCHILA_FAULT_MOVE": f"{step}:{side}:kill-master"} if name == side else {}
+            c[name].start(wait=False, **env)
+        for name in "ab":
+            c[name].wait_serves()
+        c.wait_settled()
+        load = c.load(rate=100)
+        time.sleep(1)
+        order = c["a"].cli_start("pool", "move", "main", "--to", "b", "--detach")
+        wait_for(f"step {step} to kill the master of {side}", c[side].ended, 30)
+        order.wait(60)
+        time.sleep(0.5)
+        c[side].restart_if_ended()
+        c[side].wait_serves()
+        c.wait_settled(90)
+        moves_on(c)
+        load.stop()
+        finish(c, deaths=1)  # its workers finish by themselves, but a reload of them may cost their last dots
+
+
+@pytest.mark.parametrize("step, side, action", [
+    (step, side, action) for i, (step, side) in enumerate(PLACES)
+    for k, action in enumerate(OTHERS) if ALL or (i + step) % len(OTHERS) == k])
+def test_a_child_dies(step, side, action):
+    with small(start=False) as c:
+        for name in "ab":
+            env = {"MOCHILA_FAULT_MOVE": f"{step}:{side}:{action}"} if name == side else {}
+            c[name].start(wait=False, **env)
+        for name in "ab":
+            c[name].wait_serves()
+        c.wait_settled()
+        what = action[5:]
+        before = set(c[side].pids(what))
+        load = c.load(rate=100)
+        time.sleep(1)
+        ident, why = c["a"].order("pool", "move", "main", "--to", "b")
+        assert ident, why
+        wait_for(f"step {step} to kill the {what} of {side}",
+                 lambda: not before & set(c[side].pids(what)), 30)
+        move = c["a"].wait_move(ident, 120)
+        assert move["state"] in ("done", "aborted", "failed"), move
+        c.wait_settled(90)
+        moves_on(c)
+        load.stop()
+        finish(c, deaths=1 if what == "worker" else 0)
+
+
+@pytest.mark.parametrize("step, side", PLACES if ALL else [(4, "a"), (5, "b"), (7, "a"), (8, "b")])
+def test_both_nodes_die_at_once(step, side):
+    with small(start=False) as c:
+        for name in "ab":
+            env = {"MOCHILA_FAULT_MOVE": f"{step}:{side}:stop"} if name == side else {}
+            c[name].start(wait=False, **env)
+        for name in "ab":
+            c[name].wait_serves()
+        c.wait_settled()
+        load = c.load(rate=100)
+        time.sleep(1)
+        order = c["a"].cli_start("pool", "move", "main", "--to", "b", "--detach")
+        wait_for(f"step {step} to stop {side}", c[side].stopped, 30)
+        for name in "ab":
+            c[name].kill_all()
+        order.wait(60)
+        for name in "ba":
+            c[name].start(wait=False)
+        finish_load(c, load, deaths=4)
+
+
+def finish_load(c, load, deaths):
+    for node in c.nodes.values():
+        node.wait_serves()
+    c.wait_settled(90)
+    moves_on(c)
+    load.stop()
+    finish(c, deaths)
+
+
+@pytest.mark.parametrize("step, side", PLACES)
+def test_the_wire_is_cut(step, side):
+    """At the step the cable is pulled, for five seconds; a stopped master makes room for it."""
+    with small(start=False) as c:
+        for name in "ab":
+            env = {"MOCHILA_FAULT_MOVE": f"{step}:{side}:stop"} if name == side else {}
+            c[name].start(wait=False, **env)
+        for name in "ab":
+            c[name].wait_serves()
+        c.wait_settled()
+        load = c.load(rate=100)
+        time.sleep(1)
+        order = c["a"].cli_start("pool", "move", "main", "--to", "b", "--detach")
+        wait_for(f"step {step} to stop {side}", c[side].stopped, 30)
+        c.lab.cut("a")
+        c[side].go_on()
+        time.sleep(5)
+        c.lab.heal("a")
+        order.wait(60)
+        finish_load(c, load, deaths=0)
+
+
+@pytest.mark.parametrize("step, side", PLACES)
+def test_an_abort(step, side):
+    """The order to stop comes while the step is being taken: the move ends, with one owner."""
+    with small(start=False) as c:
+        for name in "ab":
+            env = {"MOCHILA_FAULT_MOVE": f"{step}:{side}:stop"} if name == side else {}
+            c[name].start(wait=False, **env)
+        for name in "ab":
+            c[name].wait_serves()
+        c.wait_settled()
+        load = c.load(rate=100)
+        time.sleep(1)
+        order = c["a"].cli_start("pool", "move", "main", "--to", "b", "--detach")
+        wait_for(f"step {step} to stop {side}", c[side].stopped, 30)
+        aborts = []
+        if side == "b":  # the giver still answers
+            aborts = [c["a"].cli("move", "abort", m["id"]).returncode for m in c["a"].moves()]
+            assert aborts, "no move is shown"
+        c[side].go_on()
+        order.wait(60)
+        if not aborts:
+            for m in wait_for("the move to be shown", lambda: c["a"].moves()):
+                c["a"].cli("move", "abort", m["id"])
+        for m in c["a"].moves():
+            assert c["a"].wait_move(m["id"])["state"] in ("aborted", "done")
+        finish_load(c, load, deaths=0)
