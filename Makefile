@@ -39,7 +39,7 @@ PROTO_GEN  := $(patsubst proto/%.proto,$(B)/gen/proto/%.pb-c.c,$(wildcard proto/
 WORKER_LIB_SRC := $(call src,worker/io worker/spool worker/smtp worker/lane worker/exchange \
                          worker/move) \
                   $(filter-out worker/main.c,$(call src,worker))
-MASTER_LIB_SRC := $(filter-out master/main.c,$(call src,master))
+MASTER_LIB_SRC := $(filter-out master/main.c,$(call src,master master/move))
 
 LIBS_core   := -lyaml -lprotobuf-c -ljansson
 LIBS_worker := -luring -lcares -lidn2 -lm

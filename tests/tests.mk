@@ -17,7 +17,7 @@ CTL_TEST_OBJ := $(call obj,$(filter-out ctl/main.c,$(call src,ctl)))
 UNIT_ABOVE := $(if $(UNIT_SRC),$(shell grep -lE '^.include "(config|worker|master|ctl|bench|tests/sim)/' $(UNIT_SRC)))
 UNIT_WORKER := $(if $(UNIT_SRC),$(shell grep -lE '^.include "(worker|tests/sim)/' $(UNIT_SRC)))
 UNIT_SIM := $(if $(UNIT_SRC),$(shell grep -l '^.include "tests/sim/' $(UNIT_SRC)))
-UNIT_MASTER := $(if $(UNIT_SRC),$(shell grep -lE '^.include "master/[a-z_]+\.h' $(UNIT_SRC)))
+UNIT_MASTER := $(if $(UNIT_SRC),$(shell grep -lE '^.include "master/(move/)?[a-z_]+\.h' $(UNIT_SRC)))
 unit_bin = $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(1))
 
 # The simulated side comes first in the link, so that its symbols win.
