@@ -25,6 +25,20 @@ def test_mail_leaves_from_the_slice_of_the_epoch(two):
     ports = [c[3] for c in copies]
     assert all(p in slice_of(1) for p in ports)
     assert len(set(ports)) > 10
+    the_judge_sees(two)
+
+
+def the_judge_sees(c):
+    """Records with a copy too few, and with one too many, are not good."""
+    path = f"{c.sink.stem}.record"
+    with open(path) as f:
+        lines = f.readlines()
+    with open(path, "w") as f:
+        f.writelines(lines[1:])
+    assert "LOST 1 " in c.judge()[0]
+    with open(path, "w") as f:
+        f.writelines(lines + lines[:2])
+    assert "2 duplicates" in c.judge()[0]
 
 
 def test_strays_are_handed_over(two):
