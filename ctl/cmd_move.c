@@ -34,8 +34,10 @@ static int read_rate(struct cli *c, char out[RATE_BYTES])
     const char *given = cli_given(c, "rate");
     if (given == NULL)
         return 0;
-    if (number_parse_size(&key, given, &rate) < 0) {
-        (void)cli_fail(CLI_USAGE, "--rate is bytes per second, from 64K to 64G, not \"%s\"", given);
+    if (strcmp(given, "0") != 0 && number_parse_size(&key, given, &rate) < 0) {
+        (void)cli_fail(CLI_USAGE,
+                       "--rate is bytes per second, from 64K to 64G, or 0 for no limit, not \"%s\"",
+                       given);
         return usage(c);
     }
     (void)snprintf(out, RATE_BYTES, "%llu", (unsigned long long)rate);

@@ -16,10 +16,14 @@ static const struct {
     const char *word;
     const char *text;
 } advice[] = {
+    {"nf_tables", "load the kernel's modules nf_tables and nft_fwd_netdev on the target"},
     {"tail", "deliveries of an earlier move are still open at the old node: `mochila move status` "
              "counts them; try again when there are none"},
-    {"in use", "another host answers for this address: find it (arping -D), take the address away "
-               "there, and try again"},
+    {"in use by", "another host answers for this address: find it (arping -D), take the address "
+                  "away there, and try again"},
+    {"not ours", "take the address off the interface there (ip addr del): mochila puts it there "
+                 "itself"},
+    {"state.db", "make room on the disk of that node; its mochila.log has the error"},
     {"disk", "make room on the target's spool, or move fewer lanes"},
     {"room", "make room on the target's spool, or move fewer lanes"},
     {"capacity", "move fewer lanes, or choose another target: `mochila cluster status`"},
@@ -27,18 +31,27 @@ static const struct {
     {"protocol", "update the older of the two nodes: `mochila cluster status` shows the versions"},
     {"configured", "all nodes have the same pools and lanes: add it to mochila.yaml of the node "
                    "that lacks it, and `mochila reload` there"},
-    {"interface", "the target cannot carry the address: look at `driver` and `interface` of the "
-                  "lane there"},
-    {"driver", "the target cannot carry the address: look at `driver`, `interface` and `hook` of "
-               "the lane there, and at its mochila.log"},
+    {"interface", "the target cannot carry the address: look at `cluster.interface` and `nic` of "
+                  "the lane in mochila.yaml there"},
     {"hook", "run the hook by hand on the target; what it printed is in mochila.log there"},
+    {"driver", "the target cannot carry the address: look at `cluster.driver` in mochila.yaml "
+               "there"},
+    {"netd", "look at mochila-netd in `mochila status` and in mochila.log of that node"},
+    {"not ready in time", "mail went on at the old node; order the move again when disk and link "
+                          "have less to do"},
     {"already", "wait for the other move, or end it with `mochila move abort ID`; `mochila move "
                 "status` lists the moves"},
     {"another move", "wait for it, or end it with `mochila move abort ID`; `mochila move status` "
                      "lists the moves"},
+    {"changed meanwhile", "look at `mochila cluster status`, and order it again if that is still "
+                          "what you want"},
+    {"any more", "order the move where the lanes are: `mochila cluster status` shows their owners"},
     {"owner", "order the move where the lanes are: `mochila cluster status` shows their owners"},
     {"owned", "order the move where the lanes are: `mochila cluster status` shows their owners"},
+    {"started anew", "order the move again: what was copied is still there"},
     {"reach", "the nodes do not see each other: `mochila cluster status` on both, and mochila.log"},
+    {"not answer", "the nodes do not see each other: `mochila cluster status` on both, and "
+                   "mochila.log"},
     {"is down", "the nodes do not see each other: `mochila cluster status` on both, and "
                 "mochila.log"},
     {"connect", "the nodes do not see each other: `mochila cluster status` on both, and "

@@ -60,6 +60,9 @@ readme=$(mktemp) || exit 2
 trap 'rm -f "$readme"' EXIT
 sed -n '/^    node: /,/^    pools: /p' README.md | sed 's/^    //' >"$readme"
 "$bin/mochila" check "$readme" >/dev/null || complain "the configuration in README.md is not good"
+sed -n '/^    node: a$/,/^        lanes: /p' docs/moving.md | sed 's/^    //' >"$readme"
+grep -q '^cluster:' "$readme" || complain "docs/moving.md shows no cluster"
+"$bin/mochila" check "$readme" >/dev/null || complain "the configuration in docs/moving.md is not good"
 
 [ "$bad" = 0 ] && echo "pass docs"
 exit "$bad"

@@ -582,6 +582,12 @@ static void test_advice(void **state)
         {"lane 192.0.2.1 is not configured on b", "mochila reload"},
         {"the pool is already on its way to c", "mochila move abort"},
         {"b cannot be reached", "do not see each other"},
+        {"the other node's master does not answer", "do not see each other"},
+        {"netd does not answer", "mochila-netd"},
+        {"192.0.2.1 is in use by 02:00:00:00:00:01", "another host answers"},
+        {"this kernel forwards no tails: nf_tables is missing", "nft_fwd_netdev"},
+        {"interface eth0: is down", "cluster.interface"},
+        {"state.db cannot be written", "of that node"},
     };
     (void)state;
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
