@@ -41,18 +41,14 @@ def usable_or_fail():
 def move(c, at, to):
     """As the operator does it, with the command's own live progress."""
     say(f"\n$ mochila pool move main --to {to}")
-    for _ in range(60):
-        done = subprocess.run([f"{c.bin}/mochila", "--socket", c[at].socket_path, "pool", "move", "main",
-                               "--to", to], stderr=subprocess.PIPE, text=True)
-        if done.returncode == 0:
-            break
-        if "tail" not in done.stderr:
-            fail(f"the move was not done:\n{done.stderr}")
-        time.sleep(0.5)  # the last transactions of the other move are still open
-    else:
-        fail(f"the move was refused for half a minute:\n{done.stderr}")
+    # Two commands, so that the order can be repeated while transactions of the last move are still open.
+    ident = c[at].order_when_free("pool", "move", "main", "--to", to)
+    subprocess.run([f"{c.bin}/mochila", "--socket", c[at].socket_path, "move", "status", ident, "--follow"],
+                   check=False)
+    if c[at].wait_move(ident)["state"] != "done":
+        fail("the pool was not moved")
     c.wait_settled()
-    say(f"addresses of all {LANES} lanes answer at {to}; {c.queued()} recipients are queued")
+    say(f"the addresses of all {LANES} lanes answer at {to}; {c.queued()} recipients are queued")
 
 
 def verdict(c, load):
