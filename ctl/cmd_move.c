@@ -173,10 +173,10 @@ int run_move_status(struct cli *c)
 }
 
 /* Distinct texts of a field, for people; the few that there may be. */
-static void list_names(const char *what, const char *const *names, size_t count)
+static void list_names(const char *const *names, size_t count)
 {
     struct view v = {.out = stderr};
-    fprintf(stderr, "  there is: %s ", what);
+    fputs("  there are ", stderr);
     for (size_t i = 0, shown = 0; i < count; i++) {
         bool again = false;
         for (size_t k = 0; k < i && !again; k++)
@@ -213,10 +213,10 @@ static bool explain_name(const char *what, const char *word, const json_t *rows,
     if (known || count == 0)
         goto out;
     const char *near = suggest_nearest(word, names, count);
-    if (near != NULL)
-        (void)cli_fail(0, "did you mean %s %s?", what, near);
-    else
-        list_names(what, names, count);
+    (void)cli_fail(0, "there is no %s %s%s%s%s", what, word, near != NULL ? ": did you mean " : "",
+                   near != NULL ? near : "", near != NULL ? "?" : "");
+    if (near == NULL)
+        list_names(names, count);
     free(names);
     return true;
 out:

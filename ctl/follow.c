@@ -14,6 +14,7 @@ enum {
     LINE_MS = 1000,
     OUTAGE_MS_MAX = 60000, /* a restart with recovery may take that long */
     BLOCK_LINES = 6,       /* of a move without its lanes, and their heading */
+    LANES_MAX = 12,        /* rows of lanes, however tall the terminal is */
 };
 
 struct follow {
@@ -115,7 +116,8 @@ static void draw_block(struct follow *f)
         if ((shown + 1) * BLOCK_LINES > rows && shown > 0)
             break;
         shown++;
-        move_view_block(&v, move, each > BLOCK_LINES + 1 ? each - BLOCK_LINES - 1 : 0);
+        unsigned left = each > BLOCK_LINES + 1 ? each - BLOCK_LINES - 1 : 0;
+        move_view_block(&v, move, left < LANES_MAX ? left : LANES_MAX);
     }
     if (f->outage_ms != 0)
         view_fmt(&v, "no answer from the node; waiting for it\n");

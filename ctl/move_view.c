@@ -17,18 +17,26 @@ static const struct {
     const char *text;
 } advice[] = {
     {"nf_tables", "load the kernel's modules nf_tables and nft_fwd_netdev on the target"},
+    {"here already", "nothing is to be done: the lane is on the target"},
+    {"open connections", "deliveries of an earlier move are still open at the old node: `mochila "
+                         "move status` counts them; try again when there are none"},
+    {"not over there", "wait until the earlier move is over on both nodes: `mochila move status`"},
+    {"catch up", "copy faster (--rate, `cluster.move_rate`), or move when less mail comes in"},
     {"tail", "deliveries of an earlier move are still open at the old node: `mochila move status` "
              "counts them; try again when there are none"},
     {"in use by", "another host answers for this address: find it (arping -D), take the address "
                   "away there, and try again"},
-    {"not ours", "take the address off the interface there (ip addr del): mochila puts it there "
-                 "itself"},
+    {"and is not ours",
+     "take the address off the interface there (ip addr del): mochila puts it there "
+     "itself"},
     {"state.db", "make room on the disk of that node; its mochila.log has the error"},
     {"disk", "make room on the target's spool, or move fewer lanes"},
     {"room", "make room on the target's spool, or move fewer lanes"},
     {"capacity", "move fewer lanes, or choose another target: `mochila cluster status`"},
     {"version", "update the older of the two nodes: `mochila cluster status` shows the versions"},
     {"protocol", "update the older of the two nodes: `mochila cluster status` shows the versions"},
+    {"releases", "update the older of the two nodes: `mochila cluster status` shows the versions"},
+    {"pool there", "all nodes have the same pools and lanes: compare mochila.yaml of both"},
     {"configured", "all nodes have the same pools and lanes: add it to mochila.yaml of the node "
                    "that lacks it, and `mochila reload` there"},
     {"interface", "the target cannot carry the address: look at `cluster.interface` and `nic` of "
@@ -39,6 +47,7 @@ static const struct {
     {"netd", "look at mochila-netd in `mochila status` and in mochila.log of that node"},
     {"not ready in time", "mail went on at the old node; order the move again when disk and link "
                           "have less to do"},
+    {"too many moves", "wait until some are over: `mochila move status`"},
     {"already", "wait for the other move, or end it with `mochila move abort ID`; `mochila move "
                 "status` lists the moves"},
     {"another move", "wait for it, or end it with `mochila move abort ID`; `mochila move status` "
@@ -47,7 +56,7 @@ static const struct {
                           "what you want"},
     {"any more", "order the move where the lanes are: `mochila cluster status` shows their owners"},
     {"owner", "order the move where the lanes are: `mochila cluster status` shows their owners"},
-    {"owned", "order the move where the lanes are: `mochila cluster status` shows their owners"},
+    {"owns", "order the move where the lanes are: `mochila cluster status` shows their owners"},
     {"started anew", "order the move again: what was copied is still there"},
     {"reach", "the nodes do not see each other: `mochila cluster status` on both, and mochila.log"},
     {"not answer", "the nodes do not see each other: `mochila cluster status` on both, and "
@@ -88,10 +97,11 @@ static bool is_under_way(const char *state)
            strcmp(state, "moving") == 0;
 }
 
-/* A state that this command does not know counts as under way: a newer node may have more. */
+/* "over" is a lane's own word. A state that this command does not know counts as under way: a newer
+ * node may have more. */
 bool move_view_over(const json_t *move)
 {
-    static const char *const ends[] = {"done", "aborted", "refused", "failed"};
+    static const char *const ends[] = {"done", "aborted", "refused", "failed", "over"};
     for (size_t i = 0; i < ARRAY_COUNT(ends); i++) {
         if (strcmp(state_of(move), ends[i]) == 0)
             return true;

@@ -584,6 +584,14 @@ static void test_advice(void **state)
         {"b cannot be reached", "do not see each other"},
         {"the other node's master does not answer", "do not see each other"},
         {"netd does not answer", "mochila-netd"},
+        {"netd does not run", "mochila-netd"},
+        {"lane 192.0.2.1 has open connections of its last move a-1: try again when they end",
+         "deliveries of an earlier move"},
+        {"lane 192.0.2.1 is here already", "nothing is to be done"},
+        {"lane 192.0.2.1 is in move a-1 already", "wait for the other move"},
+        {"lane 192.0.2.1 is not ours: c owns it", "where the lanes are"},
+        {"the releases of the two nodes lay out records differently", "update the older"},
+        {"the lane is in another pool there", "compare mochila.yaml"},
         {"192.0.2.1 is in use by 02:00:00:00:00:01", "another host answers"},
         {"this kernel forwards no tails: nf_tables is missing", "nft_fwd_netdev"},
         {"interface eth0: is down", "cluster.interface"},
@@ -608,9 +616,9 @@ static void test_mistyped_names(void **state)
     static const struct {
         const char *line, *word;
     } cases[] = {
-        {"pool move bulk --to bata", "did you mean node beta?"},
-        {"pool move bluk --to beta", "did you mean pool bulk?"},
-        {"node drain zzzz", "there is: node alpha, beta"},
+        {"pool move bulk --to bata", "there is no node bata: did you mean beta?"},
+        {"pool move bluk --to beta", "there is no pool bluk: did you mean bulk?"},
+        {"node drain zzzz", "there is no node zzzz\n  there are alpha, beta\n"},
         {"pool move bulk --to beta", "what to do: make room"},
     };
     (void)state;
