@@ -341,6 +341,50 @@ static void test_beats_and_silence(void **state)
     end_pair();
 }
 
+/* Where its owner knows that the peer is there, a channel may be late. */
+static void test_late(void **state)
+{
+    (void)state;
+    make_pair();
+    pair.b.s.silence_ms = SESSION_LATE_MS;
+    assert_int_equal(session_due(&pair.b.s, SESSION_SILENCE_MS), 0); /* a beat */
+    session_tick(&pair.b.s, SESSION_SILENCE_MS);
+    assert_int_equal(pair.b.s.state, SESSION_UP);
+    session_tick(&pair.b.s, SESSION_LATE_MS - 1);
+    assert_int_equal(pair.b.s.state, SESSION_UP);
+    session_tick(&pair.b.s, SESSION_LATE_MS);
+    assert_int_equal(pair.b.s.state, SESSION_IDLE);
+    end_pair();
+}
+
+/* A frame in parts goes as one; what a channel may hold is its own limit. */
+static void test_append(void **state)
+{
+    (void)state;
+    static uint8_t big[LINK_BULK_BYTES_MAX + 1];
+    const struct span parts[] = {span_of(big, 1000), span_of(big, 0), span_of(big, 500)};
+    make_pair();
+    assert_int_equal(session_append(&pair.a.s, parts, 3), 0);
+    assert_true(pair.a.s.queued_bytes > 1500);
+    assert_int_equal(pair.a.s.at.next, 2);
+    struct span one = span_of(big, LIMIT_LINK_PAYLOAD_BYTES + 1);
+    assert_int_equal(session_append(&pair.a.s, &one, 1), -E2BIG);
+    pair.a.s.names.channel = LINK_BULK;
+    assert_int_equal(session_append(&pair.a.s, &one, 1), 0);
+    one.n = sizeof big;
+    assert_int_equal(session_append(&pair.a.s, &one, 1), -E2BIG);
+    one.n--;
+    unsigned taken = 0;
+    while (session_has_room(&pair.a.s, one.n)) {
+        assert_int_equal(session_append(&pair.a.s, &one, 1), 0);
+        taken++;
+    }
+    assert_int_equal(taken, LIMIT_LINK_CREDIT_BYTES / one.n);
+    assert_int_equal(session_append(&pair.a.s, &one, 1), -ENOBUFS);
+    assert_int_equal(pair.a.wants, 0);
+    end_pair();
+}
+
 /* A peer that takes no more than its credit holds the sender back, and an ack lets it go on. */
 static void test_credit(void **state)
 {
@@ -525,7 +569,8 @@ int main(void)
         cmocka_unit_test(test_credit),       cmocka_unit_test(test_full),
         cmocka_unit_test(test_wrong_frames), cmocka_unit_test(test_versions),
         cmocka_unit_test(test_peer_forgot),  cmocka_unit_test(test_open),
-        cmocka_unit_test(test_idle),
+        cmocka_unit_test(test_idle),         cmocka_unit_test(test_late),
+        cmocka_unit_test(test_append),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
