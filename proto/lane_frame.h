@@ -17,15 +17,18 @@
 #include "proto/limits.h"
 
 enum lane_frame_kind {
-    LANE_FRAME_BEGIN = 1, /* move, epoch: a copy begins (anew); `position` counts from 1 again */
+    /* move, epoch: a copy begins (anew). The high half of `position` names this beginning, the low
+       half counts its frames from here; answers repeat the high half, so late ones are known. */
+    LANE_FRAME_BEGIN = 1,
     LANE_FRAME_INVENTORY, /* items: id + digest of the entries' states; last */
-    LANE_FRAME_CHUNK,     /* item.id, rest: a piece of a large body, in order before its ENQ */
+    LANE_FRAME_CHUNK,     /* item.id, rest: a piece of a large body, in order before its ENQ; index:
+                             which, 0 begins anew */
     LANE_FRAME_ENQ,       /* meta, rest: a message as it stands; chunk_count in meta: of the pieces */
     LANE_FRAME_CHANGE,    /* type (DONE, DEFER), meta: an outcome, rest: reply */
     LANE_FRAME_DROP,      /* items: ids that are not there any more */
     LANE_FRAME_ACK,       /* position: durable up to here */
     LANE_FRAME_END,       /* epoch, items with index: tails; adopted: items with origin; rest: state
-                             of the flows. Position as the others. */
+                             of the flows. Several when there are many items; last. */
     LANE_FRAME_REFUSED,   /* why, and `again` when it may be tried later */
     LANE_FRAME_HAND,      /* as ENQ (chunks before it as CHUNK with hand = true) */
     LANE_FRAME_TAKEN,     /* items: ids that are durable at the owner */

@@ -1,0 +1,56 @@
+#include "worker/move/digest.h"
+
+static uint64_t mix(uint64_t h, uint64_t v)
+{
+    h = (h ^ v) * 0x9e3779b97f4a7c15ull;
+    return h ^ h >> 29;
+}
+
+/* As msg_put_meta writes it. */
+static enum rcpt_state state_of(const struct qentry *e)
+{
+    switch ((enum entry_state)e->state) {
+    case ENTRY_BOUNCE_DUE:
+        return RCPT_BOUNCE_DUE;
+    case ENTRY_HELD:
+        return RCPT_HELD;
+    case ENTRY_PARKED:
+        return RCPT_PARKED;
+    case ENTRY_REPLICA:
+        return (enum rcpt_state)e->cancel;
+    case ENTRY_FREE:
+    case ENTRY_NEW:
+    case ENTRY_STRAY:
+    case ENTRY_TAIL:
+    case ENTRY_RESOLVING:
+    case ENTRY_READY:
+    case ENTRY_WAITING:
+    case ENTRY_IN_FLIGHT:
+    case ENTRY_STATE_COUNT:
+        break;
+    }
+    return RCPT_QUEUED;
+}
+
+/* A time that has passed says nothing any more; where due_s is left over from before it neither
+   does. */
+static uint32_t due_of(const struct qentry *e, uint32_t now_s)
+{
+    bool waits =
+        e->state == ENTRY_WAITING || e->state == ENTRY_REPLICA || e->state == ENTRY_STRAY;
+    return waits && e->due_s > now_s ? e->due_s : 0;
+}
+
+uint64_t move_digest(const struct queue *q, const struct qmsg *m)
+{
+    uint32_t now_s = queue_now_unix_s(q);
+    uint64_t h = 1;
+    for (uint32_t i = m->first; i != 0;) {
+        const struct qentry *e = store_entry(&q->store, i);
+        i = e->sibling;
+        enum rcpt_state state = state_of(e);
+        h = mix(h, (uint64_t)e->index << 32 | (uint64_t)e->attempts << 8 | state);
+        h = mix(h, state == RCPT_QUEUED ? due_of(e, now_s) : 0);
+    }
+    return h != 0 ? h : 1;
+}
