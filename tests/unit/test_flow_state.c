@@ -124,7 +124,7 @@ static void test_once(void **ctx)
     assert_int_equal(f->suspended_until_ms, 0);
 }
 
-/* A pause that is over by then is none; the failures are forgotten when a flow would forget them. */
+/* A pause that is over by then is none; failures are forgotten when a flow would forget them. */
 static void test_old_state(void **ctx)
 {
     (void)ctx;
