@@ -2,8 +2,8 @@
  * cluster_support - several nodes in one process: each with a queue, a shard on the simulated disk,
  * clocks, and a carrier of a network that the test owns. Includes the fake of worker/carrier.h.
  *
- * A node's crash is a kill: what was handed to the disk is done, what was in memory is gone. Loss of
- * power is sim_disk_crash, and meets all nodes at once.
+ * A node's crash is a kill: what was handed to the disk is done, what was in memory is gone. Loss
+ * of power is sim_disk_crash, and meets all nodes at once.
  */
 #ifndef TESTS_UNIT_CLUSTER_SUPPORT_H
 #define TESTS_UNIT_CLUSTER_SUPPORT_H
@@ -118,8 +118,10 @@ int carrier_send_parts(struct carrier *c, const char *node, uint32_t slot, const
         return 0; /* nobody has this slot */
     struct cmessage *m = calloc(1, sizeof *m + bytes);
     assert_non_null(m);
+    const struct cnode *to = cnode_named(node);
+    MUST(to != NULL);
     m->from = c->node->number;
-    m->to = cnode_named(node)->number;
+    m->to = to->number;
     m->bytes = bytes;
     for (unsigned i = 0; i < count; i++) {
         if (parts[i].n > 0)
@@ -248,8 +250,8 @@ static inline void cnode_start(struct cnode *n, const struct control_lane *lanes
     cnode_making = n;
 }
 
-/* Its memory goes; the caller has destroyed what it built upon the queue. Nothing of the disk may be
-   under way, or it is dead. */
+/* Its memory goes; the caller has destroyed what it built upon the queue. Nothing of the disk may
+   be under way, or it is dead. */
 static inline void cnode_stop(struct cnode *n)
 {
     n->alive = false;
