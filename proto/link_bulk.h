@@ -20,10 +20,10 @@ static_assert(LINK_BULK_HEAD_BYTES + LIMIT_CARRIER_PAYLOAD_BYTES <= LINK_BULK_BY
               "every carrier frame fits");
 
 struct link_bulk {
-    uint32_t begin;              /* 0: does not begin a wave */
-    uint32_t wave;               /* of the receiver; not 0 where there are parts */
-    uint32_t from_slot, to_slot; /* 0..LIMIT_WORKERS-1 */
-    uint32_t count;              /* 0..LINK_BULK_PARTS */
+    uint32_t begin;                  /* 0: does not begin a wave */
+    uint32_t wave;                   /* of the receiver; not 0 where there are parts */
+    uint32_t from_slot, to_slot;     /* 0..LIMIT_WORKERS-1 */
+    uint32_t count;                  /* 0..LINK_BULK_PARTS */
     uint32_t bytes[LINK_BULK_PARTS]; /* of each part, 1..LIMIT_CARRIER_PAYLOAD_BYTES */
 };
 

@@ -23,7 +23,8 @@ enum {
     OUT_BYTES = 2 * CARRIER_WAITING_BYTES,
     ROOM_BYTES = CARRIER_WAITING_BYTES / 2, /* on_room when no more than this waits */
 };
-static_assert(FRAME_BYTES_MAX + READ_BYTES <= IN_BYTES + 0, "a frame's rest fits behind its beginning");
+static_assert(FRAME_BYTES_MAX + READ_BYTES <= IN_BYTES + 0,
+              "a frame's rest fits behind its beginning");
 static_assert(CARRIER_WAITING_BYTES + FRAME_BYTES_MAX <= OUT_BYTES + 0, "one more frame fits");
 
 struct node {
@@ -56,7 +57,8 @@ int carrier_create(struct carrier **out, struct io *io, const struct carrier_eve
     *out = NULL;
     if (c == NULL)
         return -ENOMEM;
-    *c = (struct carrier){.io = io, .ev = ev, .ctx = ctx, .watch = {.on_ready = on_ready, .fd = -1}};
+    *c =
+        (struct carrier){.io = io, .ev = ev, .ctx = ctx, .watch = {.on_ready = on_ready, .fd = -1}};
     c->in.bytes = malloc(IN_BYTES);
     c->out.bytes = malloc(OUT_BYTES);
     *out = c;
@@ -207,8 +209,8 @@ void carrier_flush(struct carrier *c)
         return;
     c->full = false;
     while (b->from < b->to && !c->full) {
-        ssize_t n = send(c->watch.fd, b->bytes + b->from, b->to - b->from,
-                         MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t n =
+            send(c->watch.fd, b->bytes + b->from, b->to - b->from, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0 && errno != EAGAIN && errno != EINTR)
             break; /* its end is told by the watch */
         if (n > 0)

@@ -1,8 +1,8 @@
 /*
  * carrier - see carrier.h.
  *
- * Invariants: a peer is up for our workers exactly while `theirs` is not 0. Nothing of a worker goes
- * to a peer while begin_due: what is sent in the new wave comes after its beginning.
+ * Invariants: a peer is up for our workers exactly while `theirs` is not 0. Nothing of a worker
+ * goes to a peer while begin_due: what is sent in the new wave comes after its beginning.
  */
 #include "master/link/carrier.h"
 
@@ -117,9 +117,8 @@ static struct peer *find_peer(struct link *l, const char *name)
 
 static bool fits(const struct batch *b, const struct carrier_head *h)
 {
-    return b->bulk.count == 0 ||
-           (b->bulk.to_slot == h->slot && b->bulk.count < LINK_BULK_PARTS &&
-            b->bytes + h->bytes <= FILL_BYTES);
+    return b->bulk.count == 0 || (b->bulk.to_slot == h->slot && b->bulk.count < LINK_BULK_PARTS &&
+                                  b->bytes + h->bytes <= FILL_BYTES);
 }
 
 /* The next whole frame: 1, 0 when there is none, -EBADMSG. */
@@ -156,8 +155,9 @@ static void forward(struct link *l, struct carrier_slot *s)
                 to = p;
                 b.bulk = (struct link_bulk){.from_slot = s->number, .to_slot = h.slot};
             }
-            if (p->carrier.begin_due || !session_has_room(&p->channels[LINK_BULK].session,
-                                                          b.bytes + h.bytes + LINK_BULK_HEAD_BYTES)) {
+            if (p->carrier.begin_due ||
+                !session_has_room(&p->channels[LINK_BULK].session,
+                                  b.bytes + h.bytes + LINK_BULK_HEAD_BYTES)) {
                 s->waits_for = p;
                 break;
             }
@@ -304,8 +304,7 @@ unsigned carriers_polls(struct link *l, struct pollfd *out, int *timeout_ms)
     unsigned n = 0;
     for (unsigned i = 0; i < LIMIT_WORKERS; i++) {
         struct carrier_slot *s = &l->carriers.slots[i];
-        short events = (short)((s->waits_for == NULL ? POLLIN : 0) |
-                               (s->queued > 0 ? POLLOUT : 0));
+        short events = (short)((s->waits_for == NULL ? POLLIN : 0) | (s->queued > 0 ? POLLOUT : 0));
         s->poll_at = -1;
         if (s->fd < 0 || events == 0)
             continue;

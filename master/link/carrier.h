@@ -6,12 +6,13 @@
  * Never:  keeps anything over a loss; looks into payloads; lets one worker that does not read stop
  *         the others for ever.
  *
- * Waves. Whenever something may have been lost (the bulk channel is a new connection, a worker has a
- * new descriptor, a queue was thrown away) this side begins a new wave with the peer: it tells the
- * number to the peer's link, and to both nodes' workers that the peer is up (again). Parts carry
- * the number of the receiver's wave as the sender last heard it, and are dropped where it is not the
- * current one. Frames of workers carry the number of the last UP that they heard, likewise. So what
- * a worker gets after an UP was sent after the sender's own UP, and nothing of it is missing.
+ * Waves. Whenever something may have been lost (the bulk channel is a new connection, a worker has
+ * a new descriptor, a queue was thrown away) this side begins a new wave with the peer: it tells
+ * the number to the peer's link, and to both nodes' workers that the peer is up (again). Parts
+ * carry the number of the receiver's wave as the sender last heard it, and are dropped where it is
+ * not the current one. Frames of workers carry the number of the last UP that they heard, likewise.
+ * So what a worker gets after an UP was sent after the sender's own UP, and nothing of it is
+ * missing.
  */
 #ifndef LINK_CARRIER_H
 #define LINK_CARRIER_H
@@ -22,10 +23,10 @@
 #include <poll.h>
 
 enum {
-    CARRIER_IN_BYTES = 2 << 20,        /* read and not yet sent, of a worker */
-    CARRIER_HELD_BYTES = 8 << 20,      /* from here on nobody's frames are acknowledged */
-    CARRIER_QUEUED_BYTES = 32 << 20,   /* from here on a worker's queue is thrown away */
-    CARRIER_STUCK_MS = 5000,           /* and when a queue that holds all up has not moved so long */
+    CARRIER_IN_BYTES = 2 << 20,      /* read and not yet sent, of a worker */
+    CARRIER_HELD_BYTES = 8 << 20,    /* from here on nobody's frames are acknowledged */
+    CARRIER_QUEUED_BYTES = 32 << 20, /* from here on a worker's queue is thrown away */
+    CARRIER_STUCK_MS = 5000,         /* and when a queue that holds all up has not moved so long */
 };
 
 struct link;

@@ -1,8 +1,8 @@
 /*
  * carrier_slot - see carrier_slot.h.
  *
- * Invariant: `queued` is the sum of what the chunks hold; no chunk is empty. A frame never spans two
- * chunks, but for the first one's beginning, which the socket has taken already.
+ * Invariant: `queued` is the sum of what the chunks hold; no chunk is empty. A frame never spans
+ * two chunks, but for the first one's beginning, which the socket has taken already.
  */
 #include "master/link/carrier_slot.h"
 
@@ -148,8 +148,7 @@ static int keep(struct carrier_slot *s, const struct iovec *pieces, unsigned cou
     return 0;
 }
 
-int carrier_slot_send(struct carrier_slot *s, struct iovec *pieces, unsigned count,
-                      uint64_t now_ms)
+int carrier_slot_send(struct carrier_slot *s, struct iovec *pieces, unsigned count, uint64_t now_ms)
 {
     size_t done = 0;
     MUST(count > 0);

@@ -287,7 +287,7 @@ static enum session_state on_tick(struct session *s, const struct link_frame *f,
 {
     (void)f;
     if (now_ms - s->heard_ms >= s->silence_ms)
-        return lose(s, s->silence_ms > SESSION_SILENCE_MS ? "silent for long" : "silent for a second",
+        return lose(s, s->silence_ms > SESSION_SILENCE_MS ? "silent long" : "silent for a second",
                     true);
     if (s->state == SESSION_UP && now_ms - s->said_ms >= SESSION_BEAT_MS) {
         struct link_frame beat = {.kind = LINK_BEAT};

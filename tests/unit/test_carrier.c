@@ -63,12 +63,12 @@ static void turn(void)
     carrier_flush(t.c);
     io_turn(t.io, TURN_NS);
 }
-#define until(x)                                              \
-    do {                                                      \
-        unsigned i_ = 0;                                      \
-        while (!(x) && i_++ < TURNS_MAX)                      \
-            turn();                                           \
-        assert_true(x);                                       \
+#define until(x)                         \
+    do {                                 \
+        unsigned i_ = 0;                 \
+        while (!(x) && i_++ < TURNS_MAX) \
+            turn();                      \
+        assert_true(x);                  \
     } while (0)
 
 static void attach(void)

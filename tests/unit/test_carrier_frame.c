@@ -39,12 +39,14 @@ static void test_head_refused(void **state)
         unsigned at;
         uint8_t value;
     } cases[] = {
-        {0, 0},  {0, CARRIER_OP_COUNT}, {3, 1},    /* op */
-        {0, 2},                                    /* UP with a payload */
-        {4, 64}, {7, 1},                           /* slot */
-        {8, 0},  {11, 1},                          /* bytes: none, too many */
-        {16, 0}, {16, 'B'},             {16, '-'}, /* the name */
-        {47, 'x'},                                 /* something behind its end */
+        {0, 0},    {0, CARRIER_OP_COUNT},
+        {3, 1},             /* op */
+        {0, 2},             /* UP with a payload */
+        {4, 64},   {7, 1},  /* slot */
+        {8, 0},    {11, 1}, /* bytes: none, too many */
+        {16, 0},   {16, 'B'},
+        {16, '-'}, /* the name */
+        {47, 'x'}, /* something behind its end */
     };
     const struct carrier_head good = {CARRIER_DATA, 0, 1, 0, "b"};
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
@@ -65,7 +67,8 @@ static void test_bulk(void **state)
     (void)state;
     static struct link_bulk in, out;
     struct span parts;
-    in = (struct link_bulk){.wave = UINT32_MAX, .from_slot = 63, .to_slot = 62, .count = LINK_BULK_PARTS};
+    in = (struct link_bulk){
+        .wave = UINT32_MAX, .from_slot = 63, .to_slot = 62, .count = LINK_BULK_PARTS};
     size_t sum = 0;
     for (uint32_t i = 0; i < in.count; i++)
         sum += in.bytes[i] = 1 + i;
@@ -101,10 +104,10 @@ static void test_bulk_refused(void **state)
         {"\x00\x00", 2, 0}, /* says nothing: a newer release's */
         {"\x01\x00", 2, -EBADMSG},
         {"\x02\x00\x08\x07", 4, 0},
-        {"\x02\x00\x08\x07x", 5, -EBADMSG},                 /* bytes of no part */
-        {"\x05\x00\x10\x01\x2a\x01\x01x", 8, 0},            /* a part of one byte, slots 0 */
-        {"\x03\x00\x2a\x01\x01x", 6, -EBADMSG},             /* of no wave */
-        {"\x05\x00\x10\x01\x2a\x01\x00", 7, -EBADMSG},      /* of no bytes */
+        {"\x02\x00\x08\x07x", 5, -EBADMSG},                      /* bytes of no part */
+        {"\x05\x00\x10\x01\x2a\x01\x01x", 8, 0},                 /* a part of one byte, slots 0 */
+        {"\x03\x00\x2a\x01\x01x", 6, -EBADMSG},                  /* of no wave */
+        {"\x05\x00\x10\x01\x2a\x01\x00", 7, -EBADMSG},           /* of no bytes */
         {"\x07\x00\x10\x01\x18\x40\x2a\x01\x01x", 10, -EBADMSG}, /* slot 64 */
         {"\x07\x00\x10\x01\x20\x40\x2a\x01\x01x", 10, -EBADMSG},
         {"\x08\x00\x10\x01\x9a\x06\x00\x2a\x01\x01x", 11, 0}, /* an unknown field */
@@ -138,8 +141,8 @@ static void test_bulk_parts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_head),         cmocka_unit_test(test_head_refused),
-        cmocka_unit_test(test_bulk),         cmocka_unit_test(test_bulk_refused),
+        cmocka_unit_test(test_head),       cmocka_unit_test(test_head_refused),
+        cmocka_unit_test(test_bulk),       cmocka_unit_test(test_bulk_refused),
         cmocka_unit_test(test_bulk_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
