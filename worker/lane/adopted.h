@@ -19,8 +19,8 @@ struct adopted_item {
     uint32_t lane; /* number */
     char origin[LIMIT_NAME_BYTES + 1];
 };
-/* 0 or -ENOMEM. What is there already, of the same origin, stays as it is. In memory only: its record
-   is an ENQ (handed_by), or adopted_keep. */
+/* 0 or -ENOMEM. What is there already, of the same origin, stays as it is. In memory only: its
+   record is an ENQ (handed_by), or adopted_keep. */
 NODISCARD int adopted_add(struct queue *q, const struct adopted_item *item);
 /* The same, and appends RECORD_ADOPTED for it: 0, -ENOMEM or what the spool says. */
 NODISCARD int adopted_keep(struct shard *s, const struct adopted_item *item);

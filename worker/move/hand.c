@@ -35,16 +35,6 @@ struct hand_lane {
     uint64_t again_ms;
     bool paused;
 };
-struct hand_tail {
-    struct hand_tail *next;
-    struct hand *hand;
-    uint32_t lane; /* index */
-    struct msg_id id;
-    uint16_t index;
-    bool durable, dead;
-    struct spool_wait wait;
-};
-
 static void on_timer(struct timer *t)
 {
     (void)t; /* the turn that follows does the work */
@@ -137,11 +127,7 @@ void hand_destroy(struct hand **hp)
     }
     while (h->orphans != NULL)
         job_free(h->orphans);
-    while (h->tails != NULL) {
-        struct hand_tail *t = h->tails;
-        h->tails = t->next;
-        free(t);
-    }
+    hand_tails_free(h);
     free(h);
 }
 
@@ -515,61 +501,7 @@ void hand_on_frame(struct hand *h, const struct lane_from *from, const struct la
     MUST(!"a frame of hand-overs");
 }
 
-/* --- attempts that ended here after the freeze --- */
-
-static void on_tail_durable(struct spool_wait *w, int res)
-{
-    struct hand_tail *t = (struct hand_tail *)((char *)w - offsetof(struct hand_tail, wait));
-    const struct lane *l = &t->hand->queue->lanes[t->lane];
-    t->durable = true;
-    t->dead = res != 0 || l->shard->unwritten != NULL; /* the owner will ask */
-    hand_wake(t->hand);
-}
-
-void hand_on_tail_done(struct hand *h, struct lane *l, struct msg_id id, uint16_t index)
-{
-    struct hand_tail *t = h->tail_count < HAND_TAILS ? calloc(1, sizeof *t) : NULL;
-    if (t == NULL)
-        return; /* the owner will ask */
-    t->hand = h;
-    t->lane = l->index;
-    t->id = id;
-    t->index = index;
-    t->wait.on_durable = on_tail_durable;
-    t->next = h->tails;
-    h->tails = t;
-    h->tail_count++;
-    spool_sync(l->shard->spool, &t->wait);
-}
-
-/* False: it stays and waits. */
-static bool tail_send(struct hand *h, const struct hand_tail *t)
-{
-    const struct lane *l = &h->queue->lanes[t->lane];
-    if (l->role == LANE_OWNER)
-        return true; /* the move was given up: nobody else counts it */
-    if (l->role == LANE_FROZEN || l->node[0] == '\0' || l->node_slot == CONTROL_NO_SLOT)
-        return false;
-    struct lane_item item = {.id = t->id, .index = t->index};
-    struct lane_frame f = {
-        .kind = LANE_FRAME_TAIL_DONE, .lane = l->address, .items = &item, .item_count = 1};
-    const struct lane_from to = {l->node, l->node_slot};
-    return hand_send(h, &to, &f) == 0;
-}
-
-static void tails_turn(struct hand *h)
-{
-    for (struct hand_tail **at = &h->tails; *at != NULL;) {
-        struct hand_tail *t = *at;
-        if (!t->durable || (!t->dead && !tail_send(h, t))) {
-            at = &t->next;
-            continue;
-        }
-        *at = t->next;
-        h->tail_count--;
-        free(t);
-    }
-}
+/* --- turns --- */
 
 void hand_on_loss(struct hand *h, const char *node)
 {
@@ -595,7 +527,7 @@ void hand_turn(struct hand *h)
         return;
     hand_take_turn(h);
     lanes_turn(h);
-    tails_turn(h);
+    hand_tails_turn(h);
     if (h->lanes != NULL || h->takings != NULL || h->tails != NULL)
         hand_wake(h);
 }

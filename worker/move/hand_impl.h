@@ -35,6 +35,10 @@ NODISCARD int hand_send(struct hand *h, const struct lane_from *to, const struct
 /* Makes the worker turn soon, while something waits. */
 void hand_wake(struct hand *h);
 
+/* hand_tail.c */
+void hand_tails_turn(struct hand *h);
+void hand_tails_free(struct hand *h);
+
 /* hand_take.c: the owner's side */
 void hand_take_chunk(struct hand *h, const struct lane_from *from, const struct lane_frame *f);
 void hand_take(struct hand *h, const struct lane_from *from, const struct lane_frame *f);
