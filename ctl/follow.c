@@ -13,6 +13,7 @@ enum {
     POLL_MS = 250,
     LINE_MS = 1000,
     OUTAGE_MS_MAX = 60000, /* a restart with recovery may take that long */
+    BEGIN_MS_MAX = 15000,  /* for a move that another node was asked to begin */
     BLOCK_LINES = 6,       /* of a move without its lanes, and their heading */
     LANES_MAX = 12,        /* rows of lanes, however tall the terminal is */
 };
@@ -24,6 +25,8 @@ struct follow {
     bool live;
     int64_t line_ms;   /* when the last line was printed */
     int64_t outage_ms; /* since when the node gives no answer; 0: it does */
+    int64_t began_ms;
+    double began_unix_s;
     char error[CLIENT_ERROR_BYTES];
 };
 
@@ -46,6 +49,34 @@ static bool all_over(const json_t *moves)
     return true;
 }
 
+static bool same_way(const json_t *a, const json_t *b)
+{
+    static const char *const fields[] = {"pool", "from", "to"};
+    for (size_t i = 0; i < ARRAY_COUNT(fields); i++) {
+        if (strcmp(json_word(a, fields[i], ""), json_word(b, fields[i], "")) != 0)
+            return false;
+    }
+    return true;
+}
+
+/*
+ * A move without an id was only asked for: the node that has the lanes gives it one. It is the
+ * newest that goes the same way and began with this command. NULL: not yet.
+ */
+static json_t *find_begun(const struct follow *f, const json_t *answer, const json_t *wanted)
+{
+    enum { CLOCKS_DIFFER_S = 5 };
+    size_t i;
+    json_t *move;
+    json_array_foreach(json_object_get(answer, "moves"), i, move)
+    {
+        bool ours = json_number(move, "started", 0) >= f->began_unix_s - CLOCKS_DIFFER_S;
+        if (ours && json_word(move, "id", "")[0] != '\0' && same_way(move, wanted))
+            return move;
+    }
+    return NULL;
+}
+
 /* The move of this id in an answer, or NULL. */
 static json_t *find_move(const json_t *answer, const char *id)
 {
@@ -66,14 +97,20 @@ static int refresh(struct follow *f, size_t index)
     struct call ask = {.verb = "moves"};
     char id[128]; /* a copy: the element that holds it goes */
 
-    (void)snprintf(id, sizeof id, "%s", json_word(json_array_get(f->moves, index), "id", ""));
-    call_set(&ask, "id", id);
+    const json_t *old = json_array_get(f->moves, index);
+    (void)snprintf(id, sizeof id, "%s", json_word(old, "id", ""));
+    if (id[0] != '\0')
+        call_set(&ask, "id", id);
     int r = client_call(f->c->client, &ask, &reply, f->error);
     if (r < 0)
         return r;
-    json_t *move = reply.status == 200 ? find_move(reply.json, id) : NULL;
+    json_t *move = reply.status != 200 ? NULL
+                   : id[0] != '\0'     ? find_move(reply.json, id)
+                                       : find_begun(f, reply.json, old);
     if (move != NULL)
         (void)json_array_set(f->moves, index, move);
+    else if (id[0] == '\0' && reply.status == 200 && now_ms() - f->began_ms < BEGIN_MS_MAX)
+        r = 0; /* asked for, and not begun yet */
     else if (reply.status == 200 || reply.status == 404)
         r = -ENOENT;
     else
@@ -174,6 +211,23 @@ static int on_outage(struct follow *f, int r)
     return status;
 }
 
+/* ^C: no failure when nothing is left of the moves but deliveries that were open. */
+static int detach(struct follow *f)
+{
+    int status = CLI_OK;
+    size_t i;
+    const json_t *move;
+    if (!f->c->json)
+        follow_explain(&f->c->view, f->moves);
+    json_array_foreach(f->moves, i, move)
+    {
+        if (!move_view_good(move) && !move_view_across(move))
+            status = CLI_ERROR;
+    }
+    return status;
+}
+
+/* 0 when all are over; -EINTR after ^C; else an exit status. */
 static int loop(struct follow *f)
 {
     for (;;) {
@@ -190,11 +244,8 @@ static int loop(struct follow *f)
             return 0;
         if (!screen_stopped())
             screen_wait(POLL_MS);
-        if (screen_stopped()) {
-            if (!f->c->json)
-                follow_explain(&f->c->view, f->moves);
-            return CLI_ERROR;
-        }
+        if (screen_stopped())
+            return -EINTR;
     }
 }
 
@@ -218,6 +269,8 @@ int follow_moves(struct cli *c, json_t *moves)
     struct follow f = {.c = c,
                        .moves = moves,
                        .screen = {.view = &c->view},
+                       .began_ms = now_ms(),
+                       .began_unix_s = (double)time(NULL),
                        .live = !c->json && screen_capable(&c->view)};
     int r = cli_connect(c);
     if (r != 0)
@@ -226,7 +279,7 @@ int follow_moves(struct cli *c, json_t *moves)
     r = loop(&f);
     screen_release();
     if (r != 0)
-        return r;
+        return r == -EINTR ? detach(&f) : r;
     if (f.live)
         screen_draw(&f.screen, ""); /* the report takes the block's place */
     return report(&f);
@@ -240,13 +293,23 @@ void follow_explain(const struct view *v, const json_t *moves)
     {
         if (move_view_over(move))
             continue;
-        const char *id = json_word(move, "id", "?");
+        const char *id = json_word(move, "id", "");
+        if (id[0] == '\0') {
+            view_fmt(v, "node ");
+            view_put(v, json_word(move, "from", "?"));
+            view_fmt(v, " was asked to move lanes here; see mochila move status\n");
+            continue;
+        }
         view_fmt(v, "move ");
         view_put(v, id);
-        view_fmt(v, " goes on. See it again: mochila move status ");
+        view_fmt(v, " %s. See it again: mochila move status ",
+                 move_view_across(move) ? "is across, open deliveries finish" : "goes on");
         view_put(v, id);
-        view_fmt(v, " --follow; end it: mochila move abort ");
-        view_put(v, id);
+        view_fmt(v, " --follow");
+        if (!move_view_across(move)) {
+            view_fmt(v, "; end it: mochila move abort ");
+            view_put(v, id);
+        }
         view_fmt(v, "\n");
     }
 }

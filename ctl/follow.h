@@ -10,7 +10,8 @@
 
 /*
  * `moves` is an array of moves as the node answered them; its elements are replaced by newer ones.
- * Returns CLI_OK when all were done, CLI_ERROR when one was not, or was not seen to its end.
+ * Returns CLI_OK when all were done, CLI_ERROR when one was not, or was not seen to the point
+ * where all lanes are across.
  */
 int follow_moves(struct cli *c, json_t *moves);
 /* Says how to look at these moves again and how to end them. */

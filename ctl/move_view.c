@@ -17,7 +17,10 @@ static const struct {
     const char *text;
 } advice[] = {
     {"nf_tables", "load the kernel's modules nf_tables and nft_fwd_netdev on the target"},
-    {"here already", "nothing is to be done: the lane is on the target"},
+    {"here already", "nothing is to be done: it is on the target"},
+    {"cannot be asked", "the nodes do not see each other: `mochila cluster status` on both, and "
+                        "mochila.log"},
+    {"last move is not over", "wait until the earlier move is over: `mochila move status`"},
     {"open connections", "deliveries of an earlier move are still open at the old node: `mochila "
                          "move status` counts them; try again when there are none"},
     {"not over there", "wait until the earlier move is over on both nodes: `mochila move status`"},
@@ -109,21 +112,35 @@ bool move_view_over(const json_t *move)
     return false;
 }
 
+bool move_view_across(const json_t *move)
+{
+    double total = json_number(move, "lanes_total", 0);
+    return !move_view_over(move) && total > 0 && json_number(move, "lanes_done", 0) >= total;
+}
+
 bool move_view_good(const json_t *move)
 {
     return strcmp(state_of(move), "done") == 0 &&
            json_number(move, "lanes_done", 0) >= json_number(move, "lanes_total", 0);
 }
 
-/* "pool x" or, when one lane moves alone, its address. */
+/* "pool x" or, when one lane moves alone, "lane 192.0.2.1 of pool x". */
 static void put_subject(const struct view *v, const json_t *move)
 {
     const json_t *lanes = json_object_get(move, "lanes");
     const char *pool = json_word(move, "pool", "");
     const char *lane = json_word(json_array_get(lanes, 0), "lane", "");
-    bool alone = pool[0] == '\0' && json_array_size(lanes) == 1 && lane[0] != '\0';
-    view_fmt(v, "%s", alone ? "lane " : pool[0] != '\0' ? "pool " : "");
-    view_put(v, alone ? lane : pool[0] != '\0' ? pool : "lanes");
+    bool alone = json_array_size(lanes) == 1 && lane[0] != '\0';
+    if (alone) {
+        view_fmt(v, "lane ");
+        view_put(v, lane);
+    }
+    if (pool[0] != '\0') {
+        view_fmt(v, "%spool ", alone ? " of " : "");
+        view_put(v, pool);
+    } else if (!alone) {
+        view_fmt(v, "lanes");
+    }
 }
 
 static double duration_of(const json_t *move)
@@ -438,9 +455,10 @@ void move_view_plan(const struct view *v, const json_t *move)
     view_put(v, json_word(move, "from", "?"));
     view_fmt(v, " to ");
     view_put(v, json_word(move, "to", "?"));
-    view_fmt(v, ": %.0f lanes, %s messages, %s", json_number(move, "lanes_total", 0),
-             unit_count(json_number(move, "messages_total", 0), messages),
-             unit_bytes(json_number(move, "bytes_total", 0), bytes));
+    view_fmt(v, ": %.0f lanes, %s messages", json_number(move, "lanes_total", 0),
+             unit_count(json_number(move, "messages_total", 0), messages));
+    if (json_number(move, "bytes_total", 0) > 0)
+        view_fmt(v, ", %s", unit_bytes(json_number(move, "bytes_total", 0), bytes));
     if (json_number(move, "eta_s", 0) > 0)
         view_fmt(v, ", about %s", unit_seconds(json_number(move, "eta_s", 0), eta));
     view_fmt(v, "\n");

@@ -13,6 +13,8 @@ enum { MOVE_VIEW_LANES = 8 }; /* rows of lanes when nothing bounds the screen */
 
 /* Done, aborted, refused or failed: nothing more will happen to it. */
 bool move_view_over(const json_t *move);
+/* Not over, but each lane has its new owner: what is left are deliveries that were open. */
+bool move_view_across(const json_t *move);
 /* Done, with all of its lanes. */
 bool move_view_good(const json_t *move);
 /* "1.2 GiB of 3.4 GiB ..." on one line, with the time in front, for logs and pipes. */

@@ -22,6 +22,7 @@ int render_ledger(struct cli *c, const json_t *answer);
 int render_sites(struct cli *c, const json_t *answer);
 int render_lanes(struct cli *c, const json_t *answer);
 int render_moves(struct cli *c, const json_t *answer);
+int render_abort(struct cli *c, const json_t *answer);
 int render_cluster(struct cli *c, const json_t *answer);
 /* What `ledger --cluster` is answered; render_ledger passes it on. */
 int render_cluster_ledger(struct cli *c, const json_t *answer);

@@ -17,12 +17,18 @@ static const struct grid_column node_columns[] = {
     {"DISK FREE", "disk_free_bytes", GRID_BYTES, GRID_FIXED},
     {"VERSION", "version", GRID_TEXT, GRID_FIXED},
     {"ADDRESS", "address", GRID_TEXT, GRID_OPTIONAL},
+    {"WHY", "why", GRID_TEXT, GRID_FLEX | GRID_OPTIONAL},
 };
 static const struct grid_column lane_columns[] = {
-    {"LANE", "lane", GRID_TEXT, GRID_FIXED},   {"POOL", "pool", GRID_TEXT, GRID_FLEX},
-    {"OWNER", "owner", GRID_TEXT, GRID_FIXED}, {"EPOCH", "epoch", GRID_INDEX, GRID_FIXED},
-    {"ROLE HERE", "role", GRID_TEXT, 0},       {"RUNS", "run", GRID_TEXT, GRID_FIXED},
-    {"QUEUED", "queued", GRID_COUNT, 0},       {"MOVE", "move", GRID_TEXT, GRID_OPTIONAL},
+    {"LANE", "lane", GRID_TEXT, GRID_FIXED},
+    {"POOL", "pool", GRID_TEXT, GRID_FLEX},
+    {"OWNER", "owner", GRID_TEXT, GRID_FIXED},
+    {"EPOCH", "epoch", GRID_INDEX, GRID_FIXED},
+    {"ROLE HERE", "role", GRID_TEXT, 0},
+    {"RUNS", "run", GRID_TEXT, GRID_FIXED},
+    {"QUEUED", "queued", GRID_COUNT, 0},
+    {"MOVE", "move", GRID_TEXT, GRID_OPTIONAL},
+    {"WHY", "why", GRID_TEXT, GRID_FLEX | GRID_OPTIONAL},
 };
 static const struct grid_column pool_columns[] = {{"POOL", "pool", GRID_TEXT, GRID_FLEX},
                                                   {"OWNER", "owner", GRID_TEXT, GRID_FIXED},
@@ -100,10 +106,10 @@ static void warn_of_nodes(const struct view *v, const json_t *nodes)
         view_colour(v, COLOUR_YELLOW);
         view_fmt(v, "node ");
         view_put(v, json_word(node, "node", "?"));
-        view_fmt(v,
-                 " has not been heard of for %s: its lanes stay with it, and mail for them "
-                 "waits here\n",
-                 unit_seconds(json_number(node, "since_s", 0), number));
+        view_fmt(v, " cannot be reached");
+        if (json_number(node, "since_s", 0) > 0)
+            view_fmt(v, " for %s", unit_seconds(json_number(node, "since_s", 0), number));
+        view_fmt(v, ": its lanes stay with it, and mail for them waits here\n");
         view_colour(v, COLOUR_NONE);
     }
 }
@@ -198,6 +204,23 @@ int render_moves(struct cli *c, const json_t *answer)
     return move_view_good(move) ? CLI_OK : CLI_ERROR;
 }
 
+int render_abort(struct cli *c, const json_t *answer)
+{
+    const json_t *move = json_object_get(answer, "move");
+    const char *id = json_word(move, "id", c->words[0] != NULL ? c->words[0] : "?");
+    if (!json_is_object(move))
+        return render_done(c, answer);
+    view_fmt(&c->view, "move ");
+    view_put(&c->view, id);
+    view_fmt(&c->view, " ends: %.0f of %.0f lanes are over and stay, the others go on at ",
+             json_number(move, "lanes_done", 0), json_number(move, "lanes_total", 0));
+    view_put(&c->view, json_word(move, "from", "?"));
+    view_fmt(&c->view, "; see mochila move status ");
+    view_put(&c->view, id);
+    view_fmt(&c->view, "\n");
+    return CLI_OK;
+}
+
 static const struct grid_column ledger_columns[] = {
     {"NODE", "node", GRID_TEXT, GRID_FIXED},
     {"ACCEPTED", "accepted", GRID_COUNT, GRID_FIXED},
@@ -265,6 +288,8 @@ int render_cluster_ledger(struct cli *c, const json_t *answer)
     }
     bool says_so = !json_is_false(json_object_get(answer, "balanced"));
     bool balances = says_so && !differ(have, sum) && json_array_size(nodes) > 0;
+    if (silent)
+        return CLI_ERROR; /* what is missing cannot be told from what was lost */
     view_colour(v, balances ? COLOUR_GREEN : COLOUR_RED);
     if (balances)
         view_fmt(v, "balanced\n");
@@ -273,5 +298,5 @@ int render_cluster_ledger(struct cli *c, const json_t *answer)
                  unit_count(have > sum ? have - sum : sum - have, number),
                  have > sum ? "unaccounted for" : "too many");
     view_colour(v, COLOUR_NONE);
-    return balances && !silent ? CLI_OK : CLI_ERROR;
+    return balances ? CLI_OK : CLI_ERROR;
 }

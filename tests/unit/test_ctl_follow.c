@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { SCRIPT_MAX = 8, SEEN_BYTES = 4096 };
@@ -221,6 +222,45 @@ static void test_interrupt_detaches(void **state)
     MUST_HAVE(out, "move a-17 goes on", "mochila move status a-17", "mochila move abort a-17");
 }
 
+/* When every lane is across, what was ordered is done: ^C is no failure then. */
+static void test_interrupt_after_the_last_lane(void **state)
+{
+    char *out;
+    struct server s = {.script = {{200, "{\"move\":" MOVE("preparing", "0", "") "}"},
+                                  {200, "{\"moves\":[" MOVE("moving", "3", "") "]}"}},
+                       .interrupt = true};
+    (void)state;
+    assert_int_equal(run_line(&s, "pool move x --to b", 0, &out), CLI_OK);
+    assert_null(strstr(out, "abort"));
+    MUST_HAVE(out, "move a-17 is across, open deliveries finish");
+}
+
+/* An undrain asks other nodes, and learns the ids of the moves when they begin. */
+static void test_a_move_that_another_node_begins(void **state)
+{
+    static const char asked[] =
+        "{\"moves\":[{\"id\":\"\",\"pool\":\"x\",\"from\":\"a\",\"to\":\"b\","
+        "\"state\":\"preparing\"}]}";
+    char begun[256], *out;
+    (void)snprintf(begun, sizeof begun,
+                   "{\"moves\":[{\"id\":\"a-18\",\"pool\":\"y\",\"from\":\"a\",\"to\":\"b\","
+                   "\"started\":%lld,\"state\":\"done\"},{\"id\":\"a-17\",\"pool\":\"x\",\"from\":"
+                   "\"a\",\"to\":\"b\",\"state\":\"copying\",\"started\":%lld}]}",
+                   (long long)time(NULL), (long long)time(NULL));
+    struct server s = {.script = {
+                           {200, asked},
+                           /* One of last week went the same way. */
+                           {200, "{\"moves\":[" MOVE("done", "3", "") "]}"},
+                           {200, begun},
+                           {200, "{\"moves\":[" MOVE("done", "3", "") "]}"},
+                       }};
+    (void)state;
+    assert_int_equal(run_line(&s, "node undrain b", 0, &out), CLI_OK);
+    assert_string_equal(s.seen, "POST /v1/node_undrain node=b\nGET /v1/moves\nGET /v1/moves\n"
+                                "GET /v1/moves?id=a-17\n");
+    MUST_HAVE(out, "in doubt  4\n");
+}
+
 static void test_orders_that_are_not_followed(void **state)
 {
     char *out;
@@ -292,6 +332,8 @@ int main(void)
         cmocka_unit_test(test_follow_tells_of_failure),
         cmocka_unit_test(test_follow_outlives_a_restart),
         cmocka_unit_test(test_interrupt_detaches),
+        cmocka_unit_test(test_interrupt_after_the_last_lane),
+        cmocka_unit_test(test_a_move_that_another_node_begins),
         cmocka_unit_test(test_orders_that_are_not_followed),
         cmocka_unit_test(test_mistyped_names),
     };

@@ -166,7 +166,7 @@ static void test_cluster(void **state)
                  &out),
         CLI_OK);
     MUST_HAVE(out, "cluster prod   seen from a\n", "DOWN", "192.0.2.1", "RUNS",
-              "node b has not been heard of for 1m15s");
+              "node b cannot be reached for 1m15s");
     (void)rendered(render_cluster, NULL, "{\"cluster\":\"\"}", &out);
     MUST_HAVE(out, "in no cluster");
 }
@@ -217,6 +217,8 @@ static void test_cluster_ledger(void **state)
         {"{\"nodes\":[{\"node\":\"a\",\"accepted\":1,\"delivered\":1},{\"node\":\"b\","
          "\"error\":\"no answer\"}]}",
          CLI_ERROR, "no figures from node b"},
+        {"{\"nodes\":[{\"node\":\"b\",\"answered\":false}],\"balanced\":false}", CLI_ERROR,
+         "no figures from node b: the sum is without it\n"},
         {"{\"nodes\":[]}", CLI_ERROR, "NOT balanced"},
     };
     (void)state;
@@ -225,6 +227,17 @@ static void test_cluster_ledger(void **state)
         assert_int_equal(rendered(render_ledger, NULL, cases[i].answer, &out), cases[i].status);
         MUST_HAVE(out, cases[i].word);
     }
+}
+
+static void test_abort(void **state)
+{
+    char *out;
+    (void)state;
+    assert_int_equal(rendered(render_abort, "a-17", "{\"move\":" MOVE("moving", "1", "") "}", &out),
+                     CLI_OK);
+    MUST_HAVE(out, "move a-17 ends: 1 of 3 lanes are over and stay, the others go on at a");
+    assert_int_equal(rendered(render_abort, "a-17", "{\"text\":\"it ends\"}", &out), CLI_OK);
+    MUST_HAVE(out, "it ends\n");
 }
 
 static void test_move_status(void **state)
@@ -253,19 +266,21 @@ static void test_pictures_take_anything(void **state)
     static void (*const pictures[])(const struct view *v, const json_t *move) = {
         block, move_view_line, move_view_report, move_view_plan};
     static int (*const renderers[])(struct cli * c, const json_t *answer) = {
-        render_moves, render_cluster, render_cluster_ledger, render_ledger};
+        render_moves, render_cluster, render_cluster_ledger, render_ledger, render_abort};
     static const char *const answers[] = {
         "{}",
         "{\"id\":5,\"state\":[],\"lanes\":{\"a\":1},\"pause_us\":7,\"bytes_sent\":\"x\"}",
-        "{\"state\":\"refused\\u001b[31m\",\"reason\":\"\\u001b]0;x\\u0007\",\"from\":\"\\u001b\","
-        "\"id\":\"\\u001b\",\"pool\":\"\\u001b\",\"lanes\":[null,1,\"x\",[],{\"state\":5,"
-        "\"reason\":"
-        "\"\\u001b\",\"lane\":\"\\u001b\"},{\"state\":\"\\u001b\",\"lane\":\"\\u001b\"}]}",
-        "{\"eta_s\":1e300,\"started\":-1e300,\"ended\":1e300,\"lanes_total\":-1,\"lanes_done\":"
-        "1e300,"
-        "\"pause_us\":{\"p50\":1e300,\"p99\":-1,\"max\":1e300},\"state\":\"done\"}",
-        "{\"moves\":[null,1,{\"id\":\"\\u001b\",\"lanes\":[null]}],\"nodes\":[null,1,{\"up\":\"x\","
-        "\"node\":\"\\u001b\"}],\"lanes\":[1,null,{\"pool\":\"\\u001b\"}],\"cluster\":\"\\u001b\"}",
+        ("{\"state\":\"refused\\u001b[31m\",\"reason\":\"\\u001b]0;x\\u0007\",\"from\":\"\\u001b\","
+         "\"id\":\"\\u001b\",\"pool\":\"\\u001b\",\"lanes\":[null,1,\"x\",[],{\"state\":5,"
+         "\"reason\":"
+         "\"\\u001b\",\"lane\":\"\\u001b\"},{\"state\":\"\\u001b\",\"lane\":\"\\u001b\"}]}"),
+        ("{\"eta_s\":1e300,\"started\":-1e300,\"ended\":1e300,\"lanes_total\":-1,\"lanes_done\":"
+         "1e300,"
+         "\"pause_us\":{\"p50\":1e300,\"p99\":-1,\"max\":1e300},\"state\":\"done\"}"),
+        ("{\"moves\":[null,1,{\"id\":\"\\u001b\",\"lanes\":[null]}],\"nodes\":[null,1,{\"up\":"
+         "\"x\","
+         "\"node\":\"\\u001b\"}],\"lanes\":[1,null,{\"pool\":\"\\u001b\"}],\"cluster\":"
+         "\"\\u001b\"}"),
         "{\"moves\":5,\"nodes\":7,\"lanes\":\"x\",\"cluster\":\"c\",\"balanced\":\"x\"}",
         "{\"nodes\":[{\"accepted\":1e300,\"delivered\":-1e300}]}",
     };
@@ -298,6 +313,9 @@ static void test_advice(void **state)
         {"b cannot be reached", "do not see each other"},
         {"the other node's master does not answer", "do not see each other"},
         {"netd does not answer", "mochila-netd"},
+        {"all of it is there already", "nothing is to be done"},
+        {"its last move is not over: copying", "wait until the earlier"},
+        {"the owner's node cannot be asked now", "do not see each other"},
         {"netd does not run", "mochila-netd"},
         {"lane 192.0.2.1 has open connections of its last move a-1: try again when they end",
          "deliveries of an earlier move"},
@@ -333,6 +351,7 @@ int main(void)
         cmocka_unit_test(test_cluster),
         cmocka_unit_test(test_many_lanes_are_told_by_pool),
         cmocka_unit_test(test_cluster_ledger),
+        cmocka_unit_test(test_abort),
         cmocka_unit_test(test_move_status),
         cmocka_unit_test(test_pictures_take_anything),
         cmocka_unit_test(test_advice),
