@@ -24,6 +24,16 @@ static int dir_index(const char *path)
     check_failed("too many directories", __FILE__, __LINE__);
 }
 
+static bool disk_alive(const struct disk *d)
+{
+    return d->epoch == sim.epoch && d->opening == sim.opening[d->dir];
+}
+
+static bool file_alive(const struct disk_file *f)
+{
+    return f->epoch == sim.epoch && f->opening == sim.opening[f->dir];
+}
+
 int disk_open(struct disk **out, struct io *io, const char *path)
 {
     (void)io;
@@ -37,6 +47,7 @@ int disk_open(struct disk **out, struct io *io, const char *path)
     sim.locked[dir] = true;
     d->dir = dir;
     d->epoch = sim.epoch;
+    d->opening = ++sim.opening[dir];
     *out = d;
     return 0;
 }
@@ -47,7 +58,7 @@ void disk_close(struct disk **dp)
     *dp = NULL;
     if (d == NULL)
         return;
-    if (d->epoch == sim.epoch) {
+    if (disk_alive(d)) {
         sim.locked[d->dir] = false;
         for (struct sim_op *o = sim.ops, *next; o != NULL; o = next) {
             next = o->next;
@@ -69,7 +80,7 @@ enum disk_mode disk_mode(const struct disk *d)
 
 int disk_list(struct disk *d, void (*fn)(void *ctx, const char *name, uint64_t bytes), void *ctx)
 {
-    if (sim.down || d->epoch != sim.epoch)
+    if (sim.down || !disk_alive(d))
         return -EIO;
     for (struct sim_file *f = sim.files, *next; f != NULL; f = next) {
         next = f->next;
@@ -89,7 +100,7 @@ uint64_t disk_free_bytes(struct disk *d)
 int disk_file_open(struct disk *d, const char *name, struct disk_file **out)
 {
     *out = NULL;
-    if (sim.down || d->epoch != sim.epoch)
+    if (sim.down || !disk_alive(d))
         return -EIO;
     struct sim_file *f = sim_find_file(d->dir, name);
     if (f == NULL)
@@ -97,7 +108,11 @@ int disk_file_open(struct disk *d, const char *name, struct disk_file **out)
     struct disk_file *h = calloc(1, sizeof *h);
     MUST(h != NULL);
     f->refs++;
-    *h = (struct disk_file){.disk = d, .file = f, .epoch = sim.epoch};
+    *h = (struct disk_file){.disk = d,
+                            .file = f,
+                            .epoch = sim.epoch,
+                            .opening = d->opening,
+                            .dir = d->dir};
     *out = h;
     return 0;
 }
@@ -121,7 +136,7 @@ void disk_file_close(struct disk_file **fp)
 
 ssize_t disk_pread(struct disk_file *f, void *buf, size_t n, uint64_t offset)
 {
-    if (f->epoch != sim.epoch)
+    if (!file_alive(f))
         return -EIO;
     return sim_read_file(f->file, buf, n, offset);
 }
@@ -129,7 +144,7 @@ ssize_t disk_pread(struct disk_file *f, void *buf, size_t n, uint64_t offset)
 int disk_file_sync(struct disk_file *f)
 {
     bool half;
-    if (f->epoch != sim.epoch)
+    if (!file_alive(f))
         return -EIO;
     int err = sim_plain_fault(&half);
     if (err == 0) {
@@ -142,7 +157,7 @@ int disk_file_sync(struct disk_file *f)
 int disk_rename(struct disk *d, const char *from, const char *to)
 {
     bool half;
-    if (d->epoch != sim.epoch)
+    if (!disk_alive(d))
         return -EIO;
     struct sim_file *f = sim_find_file(d->dir, from);
     if (f == NULL)
@@ -156,7 +171,7 @@ int disk_rename(struct disk *d, const char *from, const char *to)
 int disk_unlink(struct disk *d, const char *name)
 {
     bool half;
-    if (d->epoch != sim.epoch)
+    if (!disk_alive(d))
         return -EIO;
     struct sim_file *f = sim_find_file(d->dir, name);
     if (f == NULL)
@@ -187,7 +202,7 @@ static void add_rw(struct disk_file *f, struct disk_op *op, const struct sim_op 
 {
     MUST(want->offset % LIMIT_BLOCK_BYTES == 0 && want->n % LIMIT_BLOCK_BYTES == 0);
     MUST((uintptr_t)want->buf % LIMIT_BLOCK_BYTES == 0 && want->n > 0);
-    if (f->epoch != sim.epoch)
+    if (!file_alive(f))
         return; /* of a dead process: never done */
     struct sim_op *o = add_op(op, want->verb, f->file);
     o->handle = f;
@@ -220,7 +235,7 @@ static struct sim_file *new_file(struct disk *d, uint64_t bytes, int *err)
 
 void disk_make_zeroed(struct disk *d, struct disk_op *op, const char *name, uint64_t bytes)
 {
-    if (d->epoch != sim.epoch)
+    if (!disk_alive(d))
         return;
     int err;
     struct sim_file *f = new_file(d, bytes, &err);
@@ -238,7 +253,7 @@ void disk_make_zeroed(struct disk *d, struct disk_op *op, const char *name, uint
 int disk_make_zeroed_now(struct disk *d, const char *name, uint64_t bytes)
 {
     bool half;
-    if (d->epoch != sim.epoch)
+    if (!disk_alive(d))
         return -EIO;
     int err;
     struct sim_file *f = new_file(d, bytes, &err);
@@ -296,6 +311,11 @@ void disk_free(struct disk *d, void *p, size_t bytes)
         MUST(munmap(p, n) == 0);
     else
         free(p);
+}
+
+void sim_disk_crash_one(const char *path)
+{
+    sim_crash_dir(dir_index(path));
 }
 
 /* For tests that look inside */

@@ -59,6 +59,8 @@ bool sim_disk_is_down(void);
  * what was before.
  */
 void sim_disk_crash(void);
+/* The same for one directory alone: the device is two hosts' then. */
+void sim_disk_crash_one(const char *path);
 
 /* The file's bytes as reads see them, valid until it changes; empty when there is no such file. */
 struct span sim_disk_peek(const char *path, const char *name);

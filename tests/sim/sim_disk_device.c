@@ -272,22 +272,40 @@ bool sim_disk_is_down(void)
 
 void sim_disk_crash(void)
 {
-    for (struct sim_op *o = sim.ops; o != NULL; o = o->next) {
+    for (int dir = 0; dir < DIRS; dir++)
+        sim_crash_dir(dir);
+    while (sim.ops != NULL) /* of files that nobody has open any more */
+        sim_forget_op(sim.ops);
+    sim.down = false;
+    sim.epoch++;
+}
+
+static int op_dir(const struct sim_op *o)
+{
+    return o->disk != NULL ? o->disk->dir : o->handle != NULL ? o->handle->dir : o->file->dir;
+}
+
+void sim_crash_dir(int dir)
+{
+    for (struct sim_op *o = sim.ops, *next; o != NULL; o = next) {
+        next = o->next;
+        if (op_dir(o) != dir)
+            continue;
         if (o->verb == VERB_WRITE)
             put_torn(o->file, o->buf, o->n, o->offset);
+        sim_forget_op(o);
     }
-    while (sim.ops != NULL)
-        sim_forget_op(sim.ops);
     for (struct sim_file *f = sim.files, *next; f != NULL; f = next) {
         next = f->next;
+        if (f->dir != dir)
+            continue;
         if (f->is_new)
             sim_drop_name(f);
         else
             settle(f);
     }
-    memset(sim.locked, 0, sizeof sim.locked);
-    sim.down = false;
-    sim.epoch++;
+    sim.locked[dir] = false;
+    sim.opening[dir]++;
 }
 
 /* Executing operations */

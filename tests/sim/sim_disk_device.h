@@ -24,6 +24,7 @@ struct sim_file {
 
 struct disk {
     uint64_t epoch;
+    uint64_t opening; /* which one of its directory */
     int dir;
 };
 
@@ -31,6 +32,8 @@ struct disk_file {
     struct disk *disk;
     struct sim_file *file;
     uint64_t epoch;
+    uint64_t opening;
+    int dir;
 };
 
 enum verb { VERB_WRITE, VERB_READ, VERB_ZERO };
@@ -61,6 +64,7 @@ struct sim_device {
     struct sim_op *ops;
     char *paths[DIRS];
     bool locked[DIRS];
+    uint64_t opening[DIRS]; /* the last one; handles of others are dead */
     uint64_t epoch, birth; /* power cycles; the one in which the device was made */
     uint64_t capacity;
     uint64_t operations, reads, read_fault_at;
@@ -93,6 +97,8 @@ int sim_plain_fault(bool *half);
 ssize_t sim_read_file(struct sim_file *f, void *buf, size_t n, uint64_t offset);
 /* Renames, over an older one if need be. */
 void sim_give_name(struct sim_file *f, int dir, const char *name);
+/* The power of one directory's host goes. */
+void sim_crash_dir(int dir);
 /* The operation is over, whether its owner heard of it or not. */
 void sim_forget_op(struct sim_op *o);
 
