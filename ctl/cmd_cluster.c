@@ -199,7 +199,9 @@ static void print_joined(const struct cli *c, const struct node_uri *id, const X
     printf("node %s of cluster %s: %s/node.pem, good until %s\n"
            "Now delete %s, and have in mochila.yaml:\n\n"
            "node: %s\ncluster:\n  name: %s\n  listen: ADDRESS:7525\n"
-           "  peers: {NAME: \"ADDRESS:7525\"}\n",
+           "  peers: {NAME: \"ADDRESS:7525\"}\n"
+           "  driver: l2\n  interface: NIC\n\n"
+           "and in each pool `home: NODE`, the first owner of its lanes.\n",
            id->name, id->cluster, dir_of(c), until, c->words[0], id->name, id->cluster);
     if (strcmp(dir_of(c), dir_preset) != 0)
         printf("  ca: %s/ca.pem\n  certificate: %s/node.pem\n  key: %s/node.key\n", dir_of(c),

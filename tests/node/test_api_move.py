@@ -118,6 +118,20 @@ def test_abort_and_unknown(node):
     assert code == 4 and "there is no move a-18" in err
 
 
+def test_mistyped_commands():
+    for words, meant in ((("cluster", "stauts"), "cluster status"), (("pool", "mvoe", "x"), "pool move"),
+                         (("nod", "drain", "a"), "node drain"), (("move", "abrot"), "move abort"),
+                         (("statsu", "drain"), "status")):
+        code, out, err = cli(*words)
+        assert code == 2 and f"did you mean {meant}?" in err, err
+    for words, hint in ((("pool", "move", "x"), "--to NODE"), (("lane", "move", "1.2.3", "--to", "b"), "not an IPv4"),
+                        (("pool", "move", "x", "--to", "b", "--rate", "fast"), "--rate is bytes per second"),
+                        (("pool", "move", "x", "--to", "b", "--parallel", "0"), "--parallel is a number"),
+                        (("move", "status", "--follow"), "which move")):
+        code, out, err = cli(*words)
+        assert code == 2 and hint in err and "usage: mochila" in err, err
+
+
 def test_cluster_watch(node):
     count = [0]
 

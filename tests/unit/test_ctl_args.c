@@ -45,6 +45,15 @@ static void test_good_lines(void **state)
         {"why -", "why", "what=-"},
         {"retry now --lane 192.0.2.1", "retry", "lane=192.0.2.1"},
         {"drain --seconds 5", "drain", "seconds=5"},
+        {"pool move x --to b --dry-run", "pool move", "pool=x to=b dry_run=1"},
+        {"lane move --to b 192.0.2.1 --parallel 4", "lane move", "to=b lane=192.0.2.1 parallel=4"},
+        {"move status", "move status", ""},
+        {"move status a-17", "move status", "id=a-17"},
+        {"move abort a-17 --json", "move abort", "id=a-17"},
+        {"node drain a --detach", "node drain", "node=a"},
+        {"node undrain a", "node undrain", "node=a"},
+        {"cluster status --watch", "cluster status", ""},
+        {"ledger --cluster", "ledger", "cluster=1"},
     };
     (void)state;
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
@@ -78,6 +87,8 @@ static void test_bad_lines(void **state)
         "",          "statsu",     "queue --sit x",   "queue --site",    "queue --site a --site b",
         "show",      "show a b",   "show config a b", "status --json=1", "hold",
         "status -z", "events -fx", "--by lane",       "status --",       "top --once=1",
+        "pool",      "pool move",  "pool x",          "move abort",      "node drain",
+        "node x y",  "move",       "move status a b", "lane move",       "move abort a --dry-run",
     };
     (void)state;
     for (size_t i = 0; i < ARRAY_COUNT(lines); i++) {
