@@ -214,7 +214,7 @@ static int meta_make(const struct hand_job *j, const struct qmsg *m, struct span
     msg_put_meta(j->hand->queue, m, &old, true, w);
     struct enq_chunk c;
     while (enq_chunk_next(&old.chunks, &c)) {
-        c.place = (struct record_place){0}; /* means nothing there */
+        c.place = (struct record_place){.bytes = c.body_bytes}; /* means nothing there */
         enq_put_chunk(w, &c);
     }
     if (!w->bad)

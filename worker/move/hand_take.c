@@ -287,14 +287,28 @@ static int known(struct taking *t, const struct enq *e)
     return 0;
 }
 
+/* Does the envelope speak of the chunks that came? */
+static bool chunks_fit(const struct taking *t, const struct enq *e)
+{
+    struct span chunks = e->chunks;
+    struct enq_chunk c;
+    uint16_t n = 0;
+    while (enq_chunk_next(&chunks, &c)) {
+        if (n == t->chunk_count || c.body_bytes > t->chunks[n].bytes)
+            return false;
+        n++;
+    }
+    return n == t->chunk_count;
+}
+
 /* HAND is here whole, its chunks are durable. */
 static void commit(struct taking *t)
 {
     struct queue *q = t->hand->queue;
     struct enq e;
     int r = t->res != 0 ? t->res : enq_read(span_of(t->meta, t->meta_bytes), &e);
-    if (r == 0 && (lane_of(t)->role != LANE_OWNER || e.chunk_count != t->chunk_count ||
-                   !id_eq(e.id, t->id) || e.rcpt_count == 0))
+    if (r == 0 && (lane_of(t)->role != LANE_OWNER || !chunks_fit(t, &e) || !id_eq(e.id, t->id) ||
+                   e.rcpt_count == 0))
         r = -EAGAIN;
     if (r == 0)
         r = store_find(&q->store, t->id) != NULL || adopted_has(q, t->id) ? known(t, &e)
