@@ -520,6 +520,9 @@ static const struct {
     [REASON_IN_FLIGHT] = {"in-flight", "an attempt is under way"},
     [REASON_DRAINING] = {"draining", "this worker is handing over to its successor"},
     [REASON_LASTING] = {"lasting", "the receiving server refuses for a long while"},
+    [REASON_ADDRESS] = {"address", "the lane's address is not on this host yet"},
+    [REASON_MOVING] = {"moving", "the lane is on its way to another node"},
+    [REASON_STRAY] = {"stray", "the lane is another node's, this waits to be handed over to it"},
 };
 
 const char *reason_word(enum reason r)

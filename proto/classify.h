@@ -84,6 +84,9 @@ enum reason {
     REASON_IN_FLIGHT,
     REASON_DRAINING,
     REASON_LASTING, /* 4yz that says trying again soon is useless */
+    REASON_ADDRESS, /* the lane is ours, its address is not on this host yet */
+    REASON_MOVING,  /* the lane is on its way to another node */
+    REASON_STRAY,   /* the lane is another node's: to be handed over */
     REASON_COUNT
 };
 

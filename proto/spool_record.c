@@ -21,6 +21,7 @@
 #include "proto/spool_record.h"
 
 #include "base/crc.h"
+#include "proto/control.h"
 
 #include <errno.h>
 
@@ -149,7 +150,8 @@ static struct ip cursor_ip(struct cursor *c)
 
 enum {
     ENQ_FLAGS_KNOWN = ENQ_8BIT | ENQ_UTF8_ENVELOPE | ENQ_UTF8_HEADER | ENQ_LONG_LINES | ENQ_COPY |
-                      ENQ_BODY_8BITMIME | ENQ_TAKEN_OVER
+                      ENQ_BODY_8BITMIME | ENQ_TAKEN_OVER,
+    RCPT_OPEN_BIT = 128
 };
 
 void enq_put(struct writer *w, const struct enq *e)
@@ -174,13 +176,15 @@ void enq_put(struct writer *w, const struct enq *e)
     put_str8(w, e->ret);
     put_u16(w, e->rcpt_count);
     put_u16(w, e->chunk_count);
+    MUST(e->handed_by.n <= LIMIT_NAME_BYTES);
+    put_str8(w, e->handed_by);
 }
 
 void enq_put_rcpt(struct writer *w, const struct enq_rcpt *r)
 {
-    MUST(r->state <= RCPT_PARKED);
+    MUST(r->state < RCPT_STATE_COUNT);
     put_u16(w, r->index);
-    put_u8(w, r->state);
+    put_u8(w, (uint8_t)(r->state | (r->open ? RCPT_OPEN_BIT : 0)));
     put_u8(w, r->reason);
     put_u16(w, r->attempts);
     put_u64(w, r->due_unix_s);
@@ -203,14 +207,16 @@ void enq_put_chunk(struct writer *w, const struct enq_chunk *c)
 static struct enq_rcpt cursor_rcpt(struct cursor *c)
 {
     struct enq_rcpt r = {.index = cursor_u16(c)};
-    r.state = cursor_u8(c);
+    uint8_t state = cursor_u8(c);
+    r.state = state & ~RCPT_OPEN_BIT;
+    r.open = (state & RCPT_OPEN_BIT) != 0;
     r.reason = cursor_u8(c);
     r.attempts = cursor_u16(c);
     r.due_unix_s = cursor_u64(c);
     r.address = cursor_str16(c);
     r.orcpt = cursor_str16(c);
     r.notify = cursor_str8(c);
-    if (r.state > RCPT_PARKED)
+    if (r.state >= RCPT_STATE_COUNT)
         c->bad = true;
     return r;
 }
@@ -265,7 +271,9 @@ int enq_read(struct span meta, struct enq *out)
     out->ret = cursor_str8(&c);
     out->rcpt_count = cursor_u16(&c);
     out->chunk_count = cursor_u16(&c);
-    if (c.bad || out->class_ > 1 || (out->flags & ~ENQ_FLAGS_KNOWN) != 0)
+    out->handed_by = cursor_str8(&c);
+    if (c.bad || out->handed_by.n > LIMIT_NAME_BYTES || out->class_ > 1 ||
+        (out->flags & ~ENQ_FLAGS_KNOWN) != 0)
         return -EBADMSG;
     if (out->rcpt_count == 0 || out->rcpt_count > LIMIT_RECIPIENTS ||
         out->chunk_count > LIMIT_BODY_CHUNKS || out->dots > out->body_bytes)
@@ -384,16 +392,79 @@ int ledger_read(struct span meta, struct ledger *out)
     return c.bad || cursor_left(&c) != 0 ? -EBADMSG : 0;
 }
 
-void own_put(struct writer *w, uint16_t node, uint64_t move_id)
+enum { MARK_SNAPSHOT = 1, MARK_READY = 2, MARK_FLAGS = 3, TAIL_THERE = 1, TAIL_FIRST = 2 };
+
+void lane_mark_put(struct writer *w, const struct lane_mark *m)
 {
-    put_u16(w, node);
-    put_u64(w, move_id);
+    MUST(m->role >= 1);
+    MUST(m->role < LANE_ROLE_COUNT);
+    MUST(m->node.n <= LIMIT_NAME_BYTES);
+    put_u8(w, m->role);
+    put_u8(w, (uint8_t)((m->snapshot ? MARK_SNAPSHOT : 0) | (m->ready ? MARK_READY : 0)));
+    put_u32(w, m->given);
+    put_u64(w, m->move);
+    put_u64(w, m->count);
+    put_str8(w, m->node);
 }
 
-int own_read(struct span meta, uint16_t *node, uint64_t *move_id)
+int lane_mark_read(struct span meta, struct lane_mark *out)
 {
     struct cursor c = cursor_of(meta);
-    *node = cursor_u16(&c);
-    *move_id = cursor_u64(&c);
-    return c.bad || cursor_left(&c) != 0 ? -EBADMSG : 0;
+    out->role = cursor_u8(&c);
+    uint8_t flags = cursor_u8(&c);
+    out->snapshot = (flags & MARK_SNAPSHOT) != 0;
+    out->ready = (flags & MARK_READY) != 0;
+    out->given = cursor_u32(&c);
+    out->move = cursor_u64(&c);
+    out->count = cursor_u64(&c);
+    out->node = cursor_str8(&c);
+    if (c.bad || cursor_left(&c) != 0)
+        return -EBADMSG;
+    if (out->role == 0 || out->role >= LANE_ROLE_COUNT || (flags & ~MARK_FLAGS) != 0 ||
+        out->node.n > LIMIT_NAME_BYTES)
+        return -EBADMSG;
+    return 0;
+}
+
+/* --- TAIL --- */
+
+enum { TAIL_ITEM_BYTES = 18 };
+
+void tail_list_put(struct writer *w, const struct tail_list *t)
+{
+    MUST(t->count <= TAIL_LIST_ITEMS);
+    put_u8(w, (uint8_t)((t->there ? TAIL_THERE : 0) | (t->first ? TAIL_FIRST : 0)));
+    put_u16(w, t->count);
+}
+
+void tail_put(struct writer *w, struct msg_id id, uint16_t index)
+{
+    put_id(w, id);
+    put_u16(w, index);
+}
+
+int tail_list_read(struct span meta, struct tail_list *out)
+{
+    struct cursor c = cursor_of(meta);
+    uint8_t flags = cursor_u8(&c);
+    out->there = (flags & TAIL_THERE) != 0;
+    out->first = (flags & TAIL_FIRST) != 0;
+    out->count = cursor_u16(&c);
+    out->items = cursor_bytes(&c, (size_t)out->count * TAIL_ITEM_BYTES);
+    if (c.bad || cursor_left(&c) != 0)
+        return -EBADMSG;
+    if (out->count > TAIL_LIST_ITEMS || (flags & ~(TAIL_THERE | TAIL_FIRST)) != 0)
+        return -EBADMSG;
+    return 0;
+}
+
+bool tail_next(struct span *items, struct msg_id *id, uint16_t *index)
+{
+    if (items->n < TAIL_ITEM_BYTES)
+        return false;
+    struct cursor c = cursor_of(*items);
+    *id = cursor_id(&c);
+    *index = cursor_u16(&c);
+    *items = span_of(c.p, cursor_left(&c));
+    return true;
 }

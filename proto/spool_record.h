@@ -29,7 +29,10 @@ enum record_type {
     RECORD_TAIL,   /* moves */
     RECORD_LEDGER, /* totals of the shard at the start of a segment */
     RECORD_INDEX,  /* footer of a sealed segment; private to the spool */
-    RECORD_ADOPTED, /* messages that other nodes handed over and may hand over again */
+    RECORD_READY,   /* a replica holds everything of its owner */
+    RECORD_REPLICA, /* a copy of the lane begins here */
+    RECORD_AWAY,    /* the lane is another node's; a copy of it that was here is dropped */
+    RECORD_ADOPTED, /* ids of messages that other nodes may hand over again */
     RECORD_TYPE_COUNT
 };
 
@@ -78,7 +81,9 @@ enum rcpt_state {
     RCPT_QUEUED,
     RCPT_BOUNCE_DUE, /* failed for good; the DSN is still owed */
     RCPT_HELD,       /* this message held by the operator */
-    RCPT_PARKED      /* poison or damaged: not tried, reported */
+    RCPT_PARKED,     /* poison or damaged: not tried, reported */
+    RCPT_TAIL,       /* its attempt is still open at the last owner of the lane */
+    RCPT_STATE_COUNT
 };
 /* Fate of one recipient: exactly one is recorded. */
 enum fate {
@@ -95,6 +100,7 @@ struct enq_rcpt {
     uint16_t index; /* within the message as accepted: part of the delivery id */
     uint8_t state;  /* enum rcpt_state */
     uint8_t reason; /* enum reason */
+    bool open;      /* was in flight here when its lane was frozen */
     uint16_t attempts;
     uint64_t due_unix_s; /* next attempt, 0 = now */
     struct span address; /* local@domain as given */
@@ -124,6 +130,7 @@ struct enq {
     struct span rcpts; /* encoded: enq_rcpt_next */
     uint16_t chunk_count;
     struct span chunks; /* encoded: enq_chunk_next */
+    struct span handed_by; /* node that handed it over to us as the lane's owner; empty: none */
 };
 /* Meta of an ENQ without recipients and chunks ... */
 void enq_put(struct writer *w, const struct enq *e);
@@ -172,8 +179,35 @@ struct ledger {
 void ledger_put(struct writer *w, const struct ledger *l);
 NODISCARD int ledger_read(struct span meta, struct ledger *out);
 
-/* --- OWN, FROZEN, GIVEN: who owns the lane from this position on (epoch stands in the head) --- */
-void own_put(struct writer *w, uint16_t node, uint64_t move_id);
-NODISCARD int own_read(struct span meta, uint16_t *node, uint64_t *move_id);
+/*
+ * OWN, FROZEN, GIVEN, READY, REPLICA, AWAY: what this node is to the lane from here on; the epoch
+ * stands in the head. As a snapshot it is always RECORD_OWN, repeats what earlier records said, and
+ * counts nothing.
+ */
+struct lane_mark {
+    uint8_t role;   /* enum lane_role */
+    bool snapshot, ready;
+    uint32_t given; /* messages of a smaller epoch are not ours any more; 0: never given */
+    uint64_t move;
+    uint64_t count;   /* OWN: recipients taken over; GIVEN: handed over */
+    struct span node; /* owner, or target while frozen; empty: this node */
+};
+void lane_mark_put(struct writer *w, const struct lane_mark *m);
+NODISCARD int lane_mark_read(struct span meta, struct lane_mark *out);
+
+/* --- TAIL: recipients whose attempts are open, here or at the last owner --- */
+struct tail_list {
+    bool there; /* at the last owner: the lane is a replica */
+    bool first; /* earlier lists of the lane are void */
+    uint16_t count;
+    struct span items; /* encoded: tail_next */
+};
+enum { TAIL_LIST_ITEMS = 1000 /* a record; more go into several */ };
+void tail_list_put(struct writer *w, const struct tail_list *t);
+/* ... followed by exactly count items. */
+void tail_put(struct writer *w, struct msg_id id, uint16_t index);
+NODISCARD int tail_list_read(struct span meta, struct tail_list *out);
+/* Walks t->items (copy the span first): false at the end. */
+bool tail_next(struct span *items, struct msg_id *id, uint16_t *index);
 
 #endif

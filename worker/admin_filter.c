@@ -4,6 +4,7 @@
 #include "worker/admin_impl.h"
 
 #include "worker/lane/flow.h"
+#include "worker/lane/role.h"
 
 #include <strings.h>
 
@@ -14,9 +15,18 @@ uint32_t entry_site(const struct queue *q, const struct qentry *e)
     return domain_at(q, e->domain)->site;
 }
 
+enum reason lane_why(const struct lane *l)
+{
+    return l->role == LANE_OWNER    ? REASON_ADDRESS
+           : l->role == LANE_FROZEN ? REASON_MOVING
+                                    : REASON_STRAY;
+}
+
 enum reason entry_why(const struct queue *q, const struct qentry *e)
 {
     const struct qmsg *m = store_msg(&q->store, e->msg);
+    if (e->state == ENTRY_STRAY || (e->state == ENTRY_READY && !lane_runs(&q->lanes[m->lane])))
+        return lane_why(&q->lanes[m->lane]);
     if (e->state != ENTRY_READY)
         return (enum reason)e->reason;
     if (q->held_all)
@@ -98,10 +108,12 @@ static bool read_state(struct task *t, const char *v)
             continue;
         t->filter.state = i;
         t->filter.any_state = false;
+        t->filter.copies = i == ENTRY_REPLICA || i == ENTRY_TAIL;
         return true;
     }
     task_fail(t, 400,
-              "state=%s: expected ready, waiting, resolving, in-flight, held, parked or bounce-due",
+              "state=%s: expected ready, waiting, resolving, in-flight, held, parked, "
+              "bounce-due, stray, replica or tail",
               v);
     return false;
 }
@@ -165,6 +177,8 @@ static bool site_matches(const struct queue *q, const char *want, uint32_t site)
 bool filter_matches(const struct queue *q, const struct filter *f, const struct qentry *e)
 {
     const struct qmsg *m = store_msg(&q->store, e->msg);
+    if (!f->copies && (e->state == ENTRY_REPLICA || e->state == ENTRY_TAIL))
+        return false; /* not ours, unless they are asked for */
     return !f->nothing && (f->any_id || id_eq(m->id, f->id)) &&
            (f->any_lane || m->lane == f->lane) && (f->any_tenant || m->tenant == f->tenant) &&
            (f->any_domain || e->domain == f->domain) && (f->any_state || e->state == f->state) &&

@@ -24,6 +24,7 @@ struct filter {
     uint8_t state, reason;
     struct msg_id id;
     bool nothing; /* names something that does not exist here */
+    bool copies;  /* also what other nodes own and copy to this one */
 };
 
 enum group_by { BY_SITE, BY_LANE, BY_TENANT, BY_DOMAIN, BY_REASON, BY_MESSAGE };
@@ -78,6 +79,8 @@ bool filter_matches(const struct queue *q, const struct filter *f, const struct 
 uint32_t entry_site(const struct queue *q, const struct qentry *e);
 /* Why the entry does not move right now. */
 enum reason entry_why(const struct queue *q, const struct qentry *e);
+/* Why nothing starts in a lane that does not run. */
+enum reason lane_why(const struct lane *l);
 
 /* admin_queue.c: queue, delete, retry */
 void admin_queue_step(struct task *t);

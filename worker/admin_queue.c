@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "worker/lane/fates.h"
 #include "worker/lane/flow.h"
+#include "worker/lane/role.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -154,7 +155,8 @@ static json_t *group_row(const struct task *t, const struct group *g)
     json_t *row = json_object();
     json_object_set_new(row, "key", json_string(group_name(t, g)));
     json_object_set_new(row, "queued", number(ready + s[ENTRY_WAITING] + s[ENTRY_HELD] +
-                                              s[ENTRY_IN_FLIGHT] + s[ENTRY_PARKED]));
+                                              s[ENTRY_IN_FLIGHT] + s[ENTRY_PARKED] +
+                                              s[ENTRY_STRAY]));
     json_object_set_new(row, "ready", number(ready));
     json_object_set_new(row, "waiting", number(s[ENTRY_WAITING]));
     json_object_set_new(row, "held", number(s[ENTRY_HELD]));
@@ -308,6 +310,8 @@ static void retry(struct task *t, struct qentry *e)
         }
         return;
     }
+    if (!role_may_end(q, e))
+        return; /* its lane is moving */
     bool doubted = e->state == ENTRY_HELD && e->reason == REASON_IN_DOUBT;
     if (e->state != ENTRY_WAITING && !doubted)
         return;
@@ -319,6 +323,8 @@ static void delete (struct task *t, struct qentry *e)
 {
     static const char text[] = "deleted by the operator";
     struct fate_facts f = {.reason = REASON_DELETED, .status = {5, 7, 1}, .reply = span_str(text)};
+    if (!role_may_end(task_queue(t), e))
+        return; /* its lane is moving: it is to be deleted where it arrives */
     t->changed++;
     fates_end(task_queue(t), e, FATE_DELETED, &f);
 }

@@ -4,6 +4,7 @@
 #include "worker/admin_impl.h"
 
 #include "worker/lane/flow.h"
+#include "worker/lane/role.h"
 #include "worker/lane/site.h"
 
 #include <errno.h>
@@ -134,6 +135,8 @@ static enum reason flow_reason(const struct queue *q, const struct flow *f, uint
         return REASON_HELD_LANE;
     if (site_at(q, f->site)->held)
         return REASON_HELD_SITE;
+    if (!lane_runs(&q->lanes[f->lane]))
+        return lane_why(&q->lanes[f->lane]);
     if (f->suspended_until_ms > now) {
         *until_s = (f->suspended_until_ms - now + 999) / 1000;
         return REASON_SUSPENDED;
@@ -217,12 +220,14 @@ static void rows_of_waiting(struct task *t, json_t *rows, const char *what)
     for (uint32_t i = 1; i < store_entry_end(&q->store); i++) {
         const struct qentry *e = store_peek(&q->store, i);
         if (e == NULL || e->state == ENTRY_READY || e->state == ENTRY_IN_FLIGHT ||
+            e->state == ENTRY_REPLICA || e->state == ENTRY_TAIL ||
             strcasecmp(domain_at(q, e->domain)->name, what) != 0)
             continue;
-        by_reason[e->reason]++;
-        reply[e->reason] = e->reply;
-        if (e->state == ENTRY_WAITING && e->due_s < next[e->reason])
-            next[e->reason] = e->due_s;
+        enum reason why = entry_why(q, e);
+        by_reason[why]++;
+        reply[why] = e->reply;
+        if (e->state == ENTRY_WAITING && e->due_s < next[why])
+            next[why] = e->due_s;
     }
     uint32_t now = queue_now_unix_s(q);
     for (unsigned i = 0; i < REASON_COUNT; i++) {
@@ -273,7 +278,8 @@ void admin_why(struct task *t, const char *what)
 static json_t *lane_row(const struct queue *q, const struct lane *l)
 {
     return json_pack("{s:s, s:I, s:I, s:b, s:b, s:I, s:I, s:s}", "key", l->name, "number",
-                     (json_int_t)l->number, "queued", (json_int_t)l->queued, "held",
+                     (json_int_t)l->number, "queued",
+                     (json_int_t)(l->queued - l->replicas - l->tails_there), "held",
                      l->held || q->held_all, "gone", l->gone, "epoch", (json_int_t)l->epoch,
                      "position", (json_int_t)l->position, "ehlo", l->ehlo);
 }
@@ -299,7 +305,9 @@ void admin_ledger(struct task *t)
     struct queue *q = task_queue(t);
     struct ledger l;
     shards_ledger(q, &l);
-    uint64_t queued = q->store.entries.used - q->counts[ENTRY_BOUNCE_DUE];
+    /* what is copied from other nodes is not ours; what was given or taken counts at once */
+    uint64_t queued = q->store.entries.used - q->counts[ENTRY_BOUNCE_DUE] -
+                      q->counts[ENTRY_REPLICA] - q->counts[ENTRY_TAIL] + q->owed_in - q->owed_out;
     uint64_t sum = l.delivered + l.bounced + l.expired + l.deleted + l.handed_over + queued;
     json_t *o = json_object();
     json_object_set_new(o, "accepted", number(l.accepted));

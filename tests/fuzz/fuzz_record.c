@@ -44,16 +44,22 @@ static void read_meta(uint8_t type, struct span meta)
     struct ledger l;
     struct msg_id id;
     uint32_t ordinal;
-    uint16_t node;
-    uint64_t move;
+    struct lane_mark mark;
+    struct tail_list tails;
+    uint16_t index;
     if (type == RECORD_ENQ) {
         read_enq(meta);
     } else if (type == RECORD_BODY) {
         seen += (size_t)body_read(meta, &id, &ordinal);
     } else if (type == RECORD_LEDGER) {
         seen += (size_t)ledger_read(meta, &l);
-    } else if (type >= RECORD_OWN && type <= RECORD_TAIL) {
-        seen += (size_t)own_read(meta, &node, &move);
+    } else if (type == RECORD_TAIL && tail_list_read(meta, &tails) == 0) {
+        while (tail_next(&tails.items, &id, &index))
+            seen += index;
+    } else if (type == RECORD_OWN || type == RECORD_FROZEN || type == RECORD_GIVEN ||
+               (type >= RECORD_READY && type <= RECORD_AWAY)) {
+        if (lane_mark_read(meta, &mark) == 0)
+            touch(mark.node);
     } else if (outcome_read(meta, &o) == 0) {
         touch(o.remote_name);
         for (unsigned i = 0; i < o.count; i++)

@@ -1,5 +1,6 @@
 /* spool_record: round trips, every truncation, every flipped bit, values out of range. */
 #include "proto/spool_record.h"
+#include "proto/control.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -251,15 +252,60 @@ static void test_small_metas(void **state)
     for (size_t i = 0; i < w.n; i++)
         assert_int_equal(ledger_read(span_of(buf, i), &l), -EBADMSG);
 
-    uint16_t node;
-    uint64_t move;
-    w = writer_of(buf, sizeof buf);
-    own_put(&w, 65535, 1ULL << 60);
-    assert_int_equal(own_read(span_of(buf, w.n), &node, &move), 0);
-    assert_int_equal(node, 65535);
-    assert_int_equal(move, 1ULL << 60);
+}
+
+static void test_lane_mark(void **state)
+{
+    (void)state;
+    uint8_t buf[128];
+    struct lane_mark got, want = {.role = LANE_REPLICA,
+                                  .snapshot = true,
+                                  .ready = true,
+                                  .given = 7,
+                                  .move = 1ULL << 60,
+                                  .count = UINT64_MAX,
+                                  .node = span_str("node-b")};
+    struct writer w = writer_of(buf, sizeof buf);
+    lane_mark_put(&w, &want);
+    assert_int_equal(lane_mark_read(span_of(buf, w.n), &got), 0);
+    assert_int_equal(got.role, LANE_REPLICA);
+    assert_true(got.snapshot);
+    assert_true(got.ready);
+    assert_int_equal(got.given, 7);
+    assert_true(got.move == want.move);
+    assert_true(got.count == want.count);
+    assert_true(span_eq(got.node, want.node));
     for (size_t i = 0; i < w.n; i++)
-        assert_int_equal(own_read(span_of(buf, i), &node, &move), -EBADMSG);
+        assert_int_equal(lane_mark_read(span_of(buf, i), &got), -EBADMSG);
+    buf[0] = LANE_ROLE_COUNT;
+    assert_int_equal(lane_mark_read(span_of(buf, w.n), &got), -EBADMSG);
+    buf[0] = LANE_OWNER;
+    buf[1] = 4;
+    assert_int_equal(lane_mark_read(span_of(buf, w.n), &got), -EBADMSG);
+}
+
+static void test_tail_list(void **state)
+{
+    (void)state;
+    uint8_t buf[128];
+    struct writer w = writer_of(buf, sizeof buf);
+    tail_list_put(&w, &(struct tail_list){.there = true, .count = 2});
+    tail_put(&w, (struct msg_id){1, 2}, 3);
+    tail_put(&w, (struct msg_id){4, 5}, UINT16_MAX);
+    struct tail_list t;
+    assert_int_equal(tail_list_read(span_of(buf, w.n), &t), 0);
+    assert_true(t.there);
+    assert_false(t.first);
+    struct msg_id id;
+    uint16_t index;
+    assert_true(tail_next(&t.items, &id, &index));
+    assert_int_equal(index, 3);
+    assert_true(tail_next(&t.items, &id, &index));
+    assert_true(id_eq(id, (struct msg_id){4, 5}));
+    assert_int_equal(index, UINT16_MAX);
+    assert_false(tail_next(&t.items, &id, &index));
+    for (size_t i = 0; i < w.n; i++)
+        assert_int_equal(tail_list_read(span_of(buf, i), &t), -EBADMSG);
 }
 
 static const struct record_head sample_head = {
@@ -366,7 +412,8 @@ int main(void)
         cmocka_unit_test(test_enq_out_of_range), cmocka_unit_test(test_outcome),
         cmocka_unit_test(test_small_metas),      cmocka_unit_test(test_head_round_trip),
         cmocka_unit_test(test_head_truncated),   cmocka_unit_test(test_every_bit),
-        cmocka_unit_test(test_zeroes_and_noise),
+        cmocka_unit_test(test_zeroes_and_noise), cmocka_unit_test(test_lane_mark),
+        cmocka_unit_test(test_tail_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

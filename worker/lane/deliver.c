@@ -67,6 +67,12 @@ static void idle_leave(struct outbound *o)
     o->idle_link = NULL;
 }
 
+static void left_flow(struct outbound *o)
+{
+    role_outbound_gone(o->deliver->queue, outbound_lane(o));
+    o->flow = NULL;
+}
+
 /* No more messages by this connection. Its flow counts it until it is closed: the peer does too. */
 static void leave_flow(struct outbound *o)
 {
@@ -83,7 +89,7 @@ static void leave_flow(struct outbound *o)
     if (o->client != NULL)
         f->closing++;
     else
-        o->flow = NULL;
+        left_flow(o);
     flow_mark(o->deliver->queue, f);
 }
 
@@ -143,6 +149,7 @@ static struct outbound *outbound_open(struct deliver *d, struct flow *f)
     o->fate_wait.on_durable = on_fate_durable;
     o->opened_ms = queue_now_ms(d->queue);
     f->opening++;
+    outbound_lane(o)->outbounds++;
     flow_took_connect(d->queue, f);
     path_begin(o);
     return o;
@@ -183,6 +190,12 @@ void outbound_unreachable(struct outbound *o, bool permanent)
         is_new = flow_failed(q, o->flow, o->path.reason, span_str(o->path.text));
     if (is_new)
         tell_one(o, permanent);
+    leave_flow(o);
+    outbound_release(o);
+}
+
+void outbound_give_up(struct outbound *o)
+{
     leave_flow(o);
     outbound_release(o);
 }
@@ -245,7 +258,7 @@ void outbound_idle(struct outbound *o)
 {
     struct queue *q = o->deliver->queue;
     o->state = OUT_IDLE;
-    if (q->draining || worn_out(o)) {
+    if (q->draining || worn_out(o) || !lane_runs(outbound_lane(o))) {
         quit(o);
         return;
     }
@@ -257,7 +270,7 @@ void outbound_idle(struct outbound *o)
 
 void outbound_rest(struct outbound *o)
 {
-    if (o->deliver->queue->draining) {
+    if (o->deliver->queue->draining || !lane_runs(outbound_lane(o))) {
         o->state = OUT_IDLE;
         quit(o);
         return;
@@ -319,6 +332,56 @@ void deliver_drain(struct deliver *d)
     for (uint32_t i = 0; t->slots != NULL && i <= t->mask; i++)
         while (t->slots[i].value != 0 && flow_at(d->queue, t->slots[i].value)->idle != NULL)
             quit(flow_at(d->queue, t->slots[i].value)->idle);
+}
+
+static void mark_tails(struct outbound *o)
+{
+    struct queue *q = o->deliver->queue;
+    job_return_more(o);
+    for (unsigned i = 0; i < o->job.count; i++)
+        if (o->job.entries[i] != 0)
+            role_set_tail(outbound_lane(o), store_entry(&q->store, o->job.entries[i]), true);
+}
+
+static void freeze_one(struct outbound *o)
+{
+    switch (o->state) {
+    case OUT_RESOLVING: /* ends when its lookup does */
+    case OUT_CLOSING:
+        return;
+    case OUT_READING: /* nothing has been sent of it */
+        job_broken(o, &(struct client_failure){.in_job = false});
+        quit(o);
+        return;
+    case OUT_CONNECTING:
+    case OUT_IDLE:
+        quit(o);
+        return;
+    case OUT_SENDING:
+    case OUT_GATED:
+        mark_tails(o);
+        return;
+    }
+}
+
+void deliver_freeze(struct deliver *d, struct lane *l)
+{
+    for (struct outbound *o = d->all; o != NULL; o = o->next)
+        if (o->flow != NULL && outbound_lane(o) == l)
+            freeze_one(o);
+}
+
+void deliver_each_open(struct deliver *d, const struct lane *l,
+                       void (*fn)(void *ctx, struct qentry *e), void *ctx)
+{
+    struct store *s = &d->queue->store;
+    for (struct outbound *o = d->all; o != NULL; o = o->next) {
+        if (o->flow == NULL || outbound_lane(o) != l)
+            continue;
+        for (unsigned i = 0; i < o->job.count; i++)
+            if (o->job.entries[i] != 0 && store_entry(s, o->job.entries[i])->tail)
+                fn(ctx, store_entry(s, o->job.entries[i]));
+    }
 }
 
 /* --- what the client says --- */
@@ -403,7 +466,7 @@ static void on_client_closed(void *owner)
     MUST(o->state == OUT_CLOSING);
     o->flow->closing--;
     flow_mark(o->deliver->queue, o->flow);
-    o->flow = NULL;
+    left_flow(o);
     outbound_release(o);
 }
 

@@ -5,6 +5,7 @@
 #include "worker/lane/deliver.h"
 #include "worker/lane/fates.h"
 #include "worker/lane/flow.h"
+#include "worker/lane/role_impl.h"
 #include "worker/lane/shard.h"
 #include "worker/lane/site.h"
 #include "worker/smtp/client.h"
@@ -104,6 +105,10 @@ static inline struct msg_id work_on(struct queue *q, struct msg_id id)
     return was;
 }
 
+static inline struct lane *outbound_lane(const struct outbound *o)
+{
+    return &o->deliver->queue->lanes[o->flow->lane];
+}
 static inline struct queue *outbound_queue(const struct outbound *o)
 {
     return o->deliver->queue;
@@ -148,6 +153,8 @@ void job_wipe(struct outbound *o);
 extern const struct client_events outbound_client_events;
 /* Every address failed: back-off, and the next message is told. */
 void outbound_unreachable(struct outbound *o, bool permanent);
+/* Its lane does not run any more: ends, and blames nobody. */
+void outbound_give_up(struct outbound *o);
 void outbound_idle(struct outbound *o);
 /* The message came to nothing, the connection is as good as before: idle until the next turn, never
  * by recursion. */

@@ -232,6 +232,10 @@ void path_next(struct outbound *o)
 {
     struct path *p = &o->path;
     const struct site *s = site_at(o->deliver->queue, o->flow->site);
+    if (!lane_runs(outbound_lane(o))) {
+        outbound_give_up(o);
+        return;
+    }
     for (;;) {
         const struct ip *ip = pick_ip(o);
         if (ip != NULL) {

@@ -1,6 +1,7 @@
 #include "worker/lane/fates.h"
 
 #include "worker/lane/flow.h"
+#include "worker/lane/role_impl.h"
 #include "worker/lane/shard.h"
 
 enum { OURS_RETRY_S = 10, INDICES_MAX = LIMIT_RECIPIENTS, REFUSED_LIFETIME_S = 86400 };
@@ -150,6 +151,8 @@ static void finish(struct queue *q, const struct fate_set *set, enum fate fate,
             domain_at(q, entries[i]->domain)->delivered_s = queue_now_unix_s(q);
     shard_note(lane->shard, &n, wait);
     for (unsigned i = 0; i < count; i++) {
+        if (fate != FATE_HANDED_OVER)
+            role_on_done(q, &q->lanes[m->lane], entries[i]);
         entries[i]->reason = (uint8_t)f->reason;
         entries[i]->flow = 0;
         entries[i]->in_doubt = 0;
@@ -282,6 +285,11 @@ bool fates_apply(struct queue *q, const struct fate_set *set, enum verdict verdi
         MUST(set->entries[i]->state == ENTRY_IN_FLIGHT || set->entries[i]->state == ENTRY_NEW);
     if (set->count == 0)
         return false;
+    if (!role_may_end(q, set->entries[0])) { /* nothing may change in it while its lane moves */
+        for (unsigned i = 0; i < set->count; i++)
+            entry_wait(q, set->entries[i], queue_now_unix_s(q) + OURS_RETRY_S, REASON_MOVING);
+        return false;
+    }
     switch (verdict) {
     case VERDICT_OK:
         finish(q, set, FATE_DELIVERED, f, wait);
@@ -313,6 +321,8 @@ void fates_end(struct queue *q, struct qentry *e, enum fate fate, const struct f
             e->cancel = (uint8_t)fate;
         return;
     }
+    if (!role_may_end(q, e))
+        return;
     if (e->state ==
         ENTRY_BOUNCE_DUE) { /* its fate is recorded already: only the notification is given up */
         struct note_facts n = {.type = RECORD_DONE};
@@ -346,7 +356,9 @@ void fates_return(struct queue *q, struct qentry *e, bool front)
     e->flow = 0;
     settle_doubt(q, e);
     entry_set_state(q, e, ENTRY_NEW);
-    if (q->held_some || domain_at(q, e->domain)->held) { /* a hold may have come meanwhile */
+    bool moving = !lane_runs(entry_lane(q, e));
+    /* a hold may have come meanwhile, or a move */
+    if (q->held_some || domain_at(q, e->domain)->held || moving) {
         entry_place(q, e);
         return;
     }

@@ -6,6 +6,7 @@
 #include "worker/lane/flow.h"
 
 #include "worker/lane/deliver.h"
+#include "worker/lane/role.h"
 
 #include <errno.h>
 
@@ -252,7 +253,8 @@ void flow_run_marked(struct queue *q)
 
 bool flow_is_held(const struct queue *q, const struct flow *f)
 {
-    return q->held_all || q->lanes[f->lane].held || site_at(q, f->site)->held;
+    return q->held_all || q->lanes[f->lane].held || site_at(q, f->site)->held ||
+           !lane_runs(&q->lanes[f->lane]);
 }
 
 static const struct config_limits *limits_of(const struct queue *q, const struct flow *f)

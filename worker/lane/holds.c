@@ -71,7 +71,8 @@ static void hold_entry(struct queue *q, struct qentry *e)
 static bool is_movable(const struct qentry *e)
 {
     return e->state != ENTRY_IN_FLIGHT && e->state != ENTRY_BOUNCE_DUE &&
-           e->state != ENTRY_PARKED && e->state != ENTRY_NEW;
+           e->state != ENTRY_PARKED && e->state != ENTRY_NEW && e->state != ENTRY_REPLICA &&
+           e->state != ENTRY_TAIL && (e->state != ENTRY_STRAY || e->cancel == 0);
 }
 
 /* Single messages: held at once, each found by its id. */
@@ -85,7 +86,8 @@ static void hold_messages(struct queue *q)
         for (uint32_t k = m == NULL ? 0 : m->first; k != 0;) {
             struct qentry *e = store_entry(&q->store, k);
             k = e->sibling;
-            if (is_movable(e) && e->state != ENTRY_HELD)
+            bool frozen = e->state == ENTRY_STRAY && entry_lane(q, e)->role == LANE_FROZEN;
+            if (is_movable(e) && e->state != ENTRY_HELD && !frozen)
                 hold_entry(q, e);
         }
     }

@@ -6,9 +6,12 @@
 #include "worker/lane/queue.h"
 
 #include "base/log.h"
+#include "worker/lane/adopted.h"
 #include "worker/lane/deliver.h"
 #include "worker/lane/fates.h"
 #include "worker/lane/flow.h"
+#include "worker/lane/flow_state.h"
+#include "worker/lane/role_impl.h"
 #include "worker/lane/route.h"
 #include "worker/lane/shard.h"
 #include "worker/lane/site.h"
@@ -87,6 +90,8 @@ int queue_init(struct queue *q, const struct queue_env *env)
     int r = make_pools(q);
     if (r == 0)
         r = make_tenants(q);
+    if (r == 0)
+        r = roles_create(&q->roles);
     if (r != 0)
         return r;
     q->lanes = calloc(LIMIT_LANES, sizeof *q->lanes);
@@ -100,6 +105,10 @@ int queue_init(struct queue *q, const struct queue_env *env)
 void queue_fini(struct queue *q)
 {
     deliver_destroy(&q->deliver);
+    for (uint32_t i = 0; i < q->lane_count; i++)
+        flow_state_free(&q->lanes[i]);
+    adopted_free(q);
+    free(q->roles);
     for (uint32_t at = 0, i; (i = table_next(&q->domain_by_name, &at)) != 0;)
         free(domain_at(q, i)->name);
     for (uint32_t at = 0, i; (i = table_next(&q->site_by_key, &at)) != 0;) {
@@ -136,11 +145,14 @@ struct lane *entry_lane(const struct queue *q, const struct qentry *e)
 void entry_set_state(struct queue *q, struct qentry *e, enum entry_state s)
 {
     MUST(e->state < ENTRY_STATE_COUNT);
+    struct lane *l = entry_lane(q, e);
+    role_count(l, e, (enum entry_state)e->state, -1);
     if (e->state != ENTRY_NEW)
         q->counts[e->state]--;
     if (s != ENTRY_NEW)
         q->counts[s]++;
     e->state = (uint8_t)s;
+    role_count(l, e, s, 1);
 }
 
 void entry_unlist(struct queue *q, struct qentry *e)
@@ -181,6 +193,8 @@ void entry_wait(struct queue *q, struct qentry *e, uint32_t due_s, enum reason r
 {
     e->due_s = due_s;
     e->reason = (uint8_t)reason;
+    if (role_stray(q, e))
+        return;
     due_add(&q->due, &q->store, e);
     entry_set_state(q, e, ENTRY_WAITING);
 }
@@ -200,6 +214,9 @@ void entry_place(struct queue *q, struct qentry *e)
 {
     MUST(e->state == ENTRY_NEW);
     struct lane *lane = entry_lane(q, e);
+    bool held = q->held_some && hold_applies_to_message(q, store_msg(&q->store, e->msg)->id);
+    if ((!held || lane->role == LANE_FROZEN) && role_stray(q, e))
+        return;
     if (e->due_s > queue_now_unix_s(q)) {
         entry_wait(q, e, e->due_s, (enum reason)e->reason);
         return;
@@ -209,11 +226,11 @@ void entry_place(struct queue *q, struct qentry *e)
         entry_wait(q, e, queue_now_unix_s(q) + wait_s, REASON_LANE_GONE);
         return;
     }
-    if (store_msg(&q->store, e->msg)->expires_s <= queue_now_unix_s(q)) {
+    if (store_msg(&q->store, e->msg)->expires_s <= queue_now_unix_s(q) && role_may_end(q, e)) {
         entry_expire(q, e);
         return;
     }
-    if (q->held_some && hold_applies_to_message(q, store_msg(&q->store, e->msg)->id)) {
+    if (held) {
         e->reason = REASON_HELD_MESSAGE;
         entry_set_state(q, e, ENTRY_HELD);
         return;
@@ -302,7 +319,8 @@ static void sweep(struct queue *q)
         if (q->sweep_at >= end)
             break;
         struct qentry *e = store_peek(&q->store, q->sweep_at);
-        if (e == NULL || e->state == ENTRY_PARKED || e->state == ENTRY_BOUNCE_DUE)
+        if (e == NULL || e->state == ENTRY_PARKED || e->state == ENTRY_BOUNCE_DUE ||
+            !role_may_end(q, e))
             continue;
         if (store_msg(&q->store, e->msg)->expires_s > now_s)
             continue;
@@ -328,13 +346,15 @@ static void publish(struct queue *q)
     p->in_flight = q->counts[ENTRY_IN_FLIGHT];
     p->parked = q->counts[ENTRY_PARKED];
     p->bounce_due = q->counts[ENTRY_BOUNCE_DUE];
-    p->queued = ready + p->waiting + p->held + p->in_flight + p->parked;
+    p->queued = ready + p->waiting + p->held + p->in_flight + p->parked + q->counts[ENTRY_STRAY] +
+                q->owed_in - q->owed_out;
     p->cache_bytes = q->cache_bytes;
     p->sites = q->sites.used;
     p->domains = q->domains.used;
     for (uint32_t i = 0; i < q->lane_count; i++)
         if (q->lanes[i].stats != NULL)
-            q->lanes[i].stats->queued = q->lanes[i].queued;
+            q->lanes[i].stats->queued =
+                q->lanes[i].queued - q->lanes[i].replicas - q->lanes[i].tails_there;
 }
 
 void queue_turn(struct queue *q)
@@ -347,6 +367,7 @@ void queue_turn(struct queue *q)
         publish(q);
     }
     holds_turn(q);
+    role_turn(q);
     shard_turn_notes(q);
     if (!q->paused)
         flow_run_marked(q);
@@ -354,7 +375,7 @@ void queue_turn(struct queue *q)
 
 uint64_t queue_next_ms(const struct queue *q, uint64_t max)
 {
-    if ((q->marked != 0 && !q->paused) || q->hold_sweep_at != 0)
+    if ((q->marked != 0 && !q->paused) || q->hold_sweep_at != 0 || role_busy(q))
         return 0;
     uint32_t s = due_next_s(&q->due, 1);
     uint64_t ms = s == 0 && q->due.count > 0 ? 50 : max;

@@ -62,7 +62,25 @@ struct lane {
     struct qlist strays;    /* ENTRY_STRAY, oldest first */
     struct qlist handing;   /* ENTRY_STRAY under way to the owner */
     uint64_t last_start_ns; /* monotonic: the last start of an attempt, for the pause of a move */
-    struct lane_sweep *sweep; /* slices of a change of role; private to role.c */
+    uint8_t sweep;          /* slices of a change of role; private to role*.c from here ... */
+    bool sweep_wrapped;
+    uint32_t sweep_from;
+    struct role_change *change; /* appended, not durable */
+    struct lane_logged {        /* what the log says, durable or not */
+        enum lane_role role;    /* 0: nothing */
+        uint32_t epoch;
+        uint32_t given;         /* what is older than this epoch was given away */
+        uint64_t move;
+        char node[LIMIT_NAME_BYTES + 1];
+        bool ready;
+        uint8_t lists, given_list;   /* recovery: lists of tails seen, up to the last GIVEN */
+        struct record_place dropped; /* of the last AWAY: copies before it are void */
+    } logged;
+    /* ... to here */
+    uint32_t outbounds;     /* connections that exist, in any role */
+    uint32_t open_entries;  /* IN_FLIGHT ones with tail = 1 */
+    uint32_t replica_bounces; /* of replicas: those that only owe a notification */
+    bool say_stray, say_tails; /* role_turn tells of it */
     uint8_t *state;         /* what the last owner told of its flows: flow_state.h */
     uint32_t state_bytes;
     struct flow_memory *memory; /* the same by site, until it is used; private to flow_state.c */
@@ -222,6 +240,7 @@ struct queue {
     struct adopted *adopted;      /* messages taken from other nodes: adopted.h; NULL: none */
     uint64_t owed_out;            /* recipients given away, still to be let go from the index */
     uint64_t owed_in;             /* recipients taken over, still ENTRY_REPLICA until placed */
+    struct roles *roles;          /* role.c */
     struct deliver *deliver;
     struct shard *shards[LIMIT_WORKERS];
     uint32_t shard_count;

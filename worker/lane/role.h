@@ -28,8 +28,8 @@
 
 /* One order; the caller keeps it until on_done. */
 struct role_change {
-    /* 0: durable and in force; -EBUSY: an earlier change still lets entries go; -ESTALE, -EINVAL; -EIO: the
-       log takes nothing now. The fields below are as they are then. */
+    /* From role_turn. 0: durable and in force; -EBUSY: an earlier change still lets entries go;
+       -ESTALE, -EINVAL; -EIO: the log takes nothing now. The fields below are as they are then. */
     void (*on_done)(struct role_change *c, int res);
     uint32_t lane; /* number */
     enum lane_role role;
@@ -45,9 +45,13 @@ struct role_change {
     /* private */
     struct queue *queue;
     struct spool_wait wait;
+    struct lane_logged before;
+    struct role_change *next;
+    uint64_t count;
+    int res;
 };
 void role_set(struct queue *q, struct role_change *c);
-/* Once a turn: slices. */
+/* Once a turn (queue_turn calls it): slices, on_done of changes, events. */
 void role_turn(struct queue *q);
 /* Something is left for role_turn: do not sleep. */
 bool role_busy(const struct queue *q);
@@ -66,14 +70,20 @@ struct role_events {
     void (*on_tail_done)(void *ctx, struct lane *l, struct msg_id id, uint16_t index);
 };
 void role_set_events(struct queue *q, const struct role_events *ev);
+/* May the entry get a fate now that is decided here (expiry, the operator, a failed lookup)? Not
+   while it is copied for the last time, given away, being handed over, or another node's. */
+bool role_may_end(const struct queue *q, const struct qentry *e);
+/* The entry belongs to another node's lane: it is now in the list of strays. False: it does not. */
+bool role_stray(struct queue *q, struct qentry *e);
 
 /* --- a lane's copy, on the side of the replica; the lane must be LANE_REPLICA --- */
 
-/* shard_enqueue with x->replica puts a copied message (it replaces an earlier copy of the same id; a
-   stray of ours with that id ends as handed over: the owner had it). */
+/* shard_enqueue with x->replica puts a copied message (it replaces an earlier copy of the same id;
+   a stray of ours with that id ends as handed over: the owner had it). It is in the index at once:
+   its outcomes may follow at once. */
 
-/* What became of entries of the copy at the owner: DEFER changes them, DONE with bounce_due too, DONE
-   else drops them. Unknown ids and indices are ignored. */
+/* What became of entries of the copy at the owner: DEFER changes them, DONE with bounce_due too,
+   DONE else drops them. Unknown ids and indices are ignored. */
 void replica_outcome(struct lane *l, enum record_type type, const struct outcome *o);
 /* The owner has no such message any more. */
 void replica_drop(struct lane *l, struct msg_id id);
@@ -81,8 +91,8 @@ struct tail_item {
     struct msg_id id;
     uint16_t index;
 };
-/* All of the owner's open attempts: these entries become ENTRY_TAIL, earlier ones that are not named
-   ENTRY_REPLICA again. 0, or what the spool says. */
+/* All of the owner's open attempts: these entries become ENTRY_TAIL, earlier ones that are not
+   named ENTRY_REPLICA again. 0, or what the spool says. */
 NODISCARD int replica_tails(struct lane *l, const struct tail_item *items, uint32_t count);
 /* Keeps what the owner told of its flows (flow_state.h). */
 NODISCARD int replica_state(struct lane *l, struct span state);
@@ -93,8 +103,8 @@ NODISCARD int replica_ready(struct lane *l, struct spool_wait *w);
 
 /* The attempt at the old owner ended with a fate: the entry goes, uncounted. */
 void tail_done(struct lane *l, struct msg_id id, uint16_t index);
-/* It came back: queued here as `r` says, counted as taken over. `w` hears when it is durable (may be
-   NULL). False: there is no such entry in that state. */
+/* It came back: queued here as `r` says, counted as taken over. `w` hears when it is durable (may
+   be NULL). False: there is no such entry in that state. */
 bool tail_back(struct lane *l, struct msg_id id, const struct enq_rcpt *r, struct spool_wait *w);
 /* Nobody will say any more: in doubt, as the tenant's policy has it. */
 void tail_in_doubt(struct lane *l, struct msg_id id, uint16_t index);

@@ -18,6 +18,11 @@ static void lane_fill(struct queue *q, struct lane *l, const struct control_lane
 {
     l->number = from->lane;
     l->epoch = from->epoch;
+    l->role = from->role != 0 ? from->role : LANE_OWNER;
+    l->run = from->role == 0 || (from->role == LANE_OWNER && from->run);
+    l->node_slot = from->role != 0 ? from->owner_slot : CONTROL_NO_SLOT;
+    l->move = from->move;
+    snprintf(l->node, sizeof l->node, "%s", from->owner);
     l->shard_no = from->shard;
     l->owner = from->worker;
     l->address = from->address;
@@ -135,13 +140,14 @@ struct lane_wish {
     uint16_t pool;
     bool even_held;
     const struct shard *shard; /* NULL: any */
+    bool owned; /* the message stays in this log: only to a lane that is ours */
     bool by_family, v4;
 };
 
 static bool is_wished(const struct lane *l, const struct lane_wish *w)
 {
     return !l->gone && l->pool == w->pool && (!l->held || w->even_held) &&
-           (w->shard == NULL || l->shard == w->shard) &&
+           (w->shard == NULL || l->shard == w->shard) && (!w->owned || l->role == LANE_OWNER) &&
            (!w->by_family || ip_is_v4(&l->address) == w->v4);
 }
 
@@ -195,7 +201,7 @@ bool route_again(struct queue *q, struct qentry *e)
 {
     const struct qmsg *m = store_msg(&q->store, e->msg);
     const struct tenant *t = &q->tenants[m->tenant];
-    struct lane_wish w = {.pool = t->pool, .shard = q->lanes[m->lane].shard};
+    struct lane_wish w = {.pool = t->pool, .shard = q->lanes[m->lane].shard, .owned = true};
     if (w.shard == NULL)
         return false;
     return give_to(q, e, best_lane(q, sticky_key(t, span_str(domain_at(q, e->domain)->name)), &w));
@@ -206,7 +212,8 @@ bool route_by_family(struct queue *q, struct qentry *e, bool v4)
     const struct qmsg *m = store_msg(&q->store, e->msg);
     const struct tenant *t = &q->tenants[m->tenant];
     struct lane_wish w = {
-        .pool = t->pool, .shard = q->lanes[m->lane].shard, .by_family = true, .v4 = v4};
+        .pool = t->pool, .shard = q->lanes[m->lane].shard, .owned = true, .by_family = true,
+        .v4 = v4};
     if (w.shard == NULL)
         return false;
     return give_to(q, e, best_lane(q, sticky_key(t, span_str(domain_at(q, e->domain)->name)), &w));

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "worker/lane/deliver.h"
 #include "worker/lane/flow.h"
+#include "worker/lane/role_impl.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -194,13 +195,30 @@ void shard_forget(struct queue *q, struct qmsg *m)
 
 /* --- messages in --- */
 
+/* The copy that could not be written, if no later one has replaced it. */
+static void copy_failed(struct enqueue *x)
+{
+    struct queue *q = x->shard->queue;
+    struct enq e;
+    int r = enq_read(span_of(x->content->meta, x->content->meta_bytes), &e);
+    MUST(r == 0);
+    struct qmsg *m = store_find(&q->store, e.id);
+    q->env.stats->commit_failures++;
+    if (m != NULL && m->segment == x->place.segment && m->offset == x->place.offset)
+        msg_unmake(q, m);
+}
+
 static void on_enq_durable(struct spool_wait *w, int res)
 {
     struct enqueue *x = (struct enqueue *)((char *)w - offsetof(struct enqueue, wait));
     struct shard *s = x->shard;
     struct queue *q = s->queue;
-    s->pending -= x->rcpt_count;
-    if (res == 0) {
+    s->pending -= x->replica ? 0 : x->rcpt_count;
+    s->pending_taken -= x->taken_over && !x->replica ? x->rcpt_count : 0;
+    if (x->replica) {
+        if (res != 0)
+            copy_failed(x);
+    } else if (res == 0) {
         struct qmsg *m = msg_insert(s, x);
         if (m != NULL && x->content->rest_bytes > 0) /* NULL: its fate is decided already */
             shard_cache(q, m, x->content);
@@ -225,21 +243,37 @@ int shard_enqueue(struct shard *s, struct enqueue *x)
     if (q->store.entries.used + coming > q->store.entries.count_max ||
         !domains_have_room(q, coming))
         return -ENOSPC;
+    struct enq e;
+    int r = enq_read(span_of(x->content->meta, x->content->meta_bytes), &e);
+    MUST(r == 0);
+    if (x->replica)
+        r = replica_admit(q, x->lane, e.id);
+    if (r != 0)
+        return r;
+    if (x->replica)
+        replica_replace(q, e.id); /* the owner had it: true with or without the copy */
     x->shard = s;
     x->wait.on_durable = on_enq_durable;
+    x->epoch = x->replica ? x->lane->epoch : role_mail_epoch(x->lane);
     struct spool_append a = {.type = RECORD_ENQ,
                              .lane = x->lane->number,
-                             .epoch = x->lane->epoch,
+                             .epoch = x->epoch,
                              .position = x->lane->position + 1,
-                             .flags = x->taken_over ? ENQ_HEAD_TAKEN_OVER : 0,
+                             .flags = x->replica      ? ENQ_HEAD_REPLICA
+                                      : x->taken_over ? ENQ_HEAD_TAKEN_OVER
+                                                      : 0,
                              .meta = span_of(x->content->meta, x->content->meta_bytes),
                              .rest = {span_of(x->content->rest, x->content->rest_bytes)},
                              .rest_count = 1};
-    int r = spool_append(s->spool, &a, &x->wait, &x->place);
+    r = spool_append(s->spool, &a, &x->wait, &x->place);
     if (r != 0)
         return r;
     x->lane->position++;
-    s->pending += x->rcpt_count;
+    if (x->replica)
+        msg_insert_copy(s, x);
+    else
+        s->pending += x->rcpt_count;
+    s->pending_taken += x->taken_over && !x->replica ? x->rcpt_count : 0;
     content_ref(x->content);
     return 0;
 }
@@ -253,7 +287,7 @@ int shard_put_chunk(struct lane *lane, struct msg_id id, struct span chunk,
     body_put(&w, id, 0);
     struct spool_append a = {.type = RECORD_BODY,
                              .lane = lane->number,
-                             .epoch = lane->epoch,
+                             .epoch = role_mail_epoch(lane),
                              .position = lane->position + 1,
                              .meta = span_of(meta, w.n),
                              .rest = {chunk},

@@ -21,6 +21,8 @@ struct shard {
     struct ledger ledger;
     struct ledger unlogged;  /* of ledger: fates whose record is not in the log yet */
     uint64_t pending;        /* recipients appended, not yet durable */
+    uint64_t pending_taken;  /* of those: taken over */
+    uint64_t taking, giving; /* recipients of OWN and GIVEN records appended, not durable */
     uint64_t recovered, damaged;
     uint64_t left_out;       /* messages for which recovery found no room in the index */
     struct note *unwritten;  /* outcomes that the spool refused or failed: written again */
@@ -53,8 +55,11 @@ struct enqueue {
     struct spool_wait wait;
     struct record_place place;
     struct shard *shard;
+    uint32_t epoch;            /* as written */
 };
-/* 0: on_done will come; -ENOSPC, -EIO, -ENOBUFS: try later (452 / 451), on_done does not come. */
+/* 0: on_done will come; -ENOSPC, -EIO, -ENOBUFS: try later (452 / 451), on_done does not come. A
+   copy: -ESTALE when the lane is no replica, -EBUSY while an attempt for the message is open here;
+   else it is in the index at once, and taken out again when on_done tells of a failure. */
 NODISCARD int shard_enqueue(struct shard *s, struct enqueue *x);
 /* One chunk of a large body, before its message. */
 NODISCARD int shard_put_chunk(struct lane *lane, struct msg_id id, struct span chunk,
@@ -67,6 +72,7 @@ struct note_facts {
     enum record_type type;     /* RECORD_DOT, RECORD_DONE or RECORD_DEFER */
     struct lane *lane;
     struct outcome outcome;
+    bool taken; /* DEFER: its recipients are ours from now on, taken over from another node */
 };
 /* Writes an outcome; `user` (may be NULL) hears when it is durable, also after failures: it always
    comes. */

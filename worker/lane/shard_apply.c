@@ -4,9 +4,11 @@
  * During recovery entries stay ENTRY_NEW, in no list: a later record may end them.
  * shard_start_lanes places what is left.
  */
+#include "worker/lane/role_impl.h"
 #include "worker/lane/shard_impl.h"
 
 #include "base/log.h"
+#include "worker/lane/adopted.h"
 #include "worker/lane/fates.h"
 #include "worker/lane/flow.h"
 
@@ -48,6 +50,8 @@ static bool fill_entries(struct queue *q, struct qmsg *m, const struct enq *e)
             entry_set_state(q, x, ENTRY_PARKED);
         else if (r.state == RCPT_HELD)
             entry_set_state(q, x, ENTRY_HELD);
+        else if (r.state == RCPT_TAIL)
+            entry_set_state(q, x, ENTRY_TAIL);
         q->lanes[m->lane].queued++;
         q->tenants[m->tenant].queued++;
     }
@@ -64,7 +68,7 @@ static void fill_msg(struct queue *q, struct qmsg *m, const struct enq *e, const
     uint64_t raw = e->body_bytes - e->dots + e->trace_bytes;
     m->raw_bytes = raw > UINT32_MAX ? UINT32_MAX : (uint32_t)raw;
     m->class_ = e->class_;
-    m->flags = (uint8_t)((e->flags & 63) | (e->sender.n == 0 ? MSG_NULL_SENDER : 0));
+    m->flags = (uint8_t)((e->flags & (63 & ~ENQ_COPY)) | (e->sender.n == 0 ? MSG_NULL_SENDER : 0));
 }
 
 static void set_place(struct qmsg *m, const struct record_place *p)
@@ -75,13 +79,13 @@ static void set_place(struct qmsg *m, const struct record_place *p)
     m->bytes = p->bytes;
 }
 
-/* Undoes what fill_entries did: the index is full. */
+/* Undoes what fill_entries did: the index is full, or another record takes its place. */
 static void unmake(struct queue *q, struct qmsg *m)
 {
     while (m->first != 0) {
         struct qentry *e = store_entry(&q->store, m->first);
         if (e->state != ENTRY_NEW)
-            entry_set_state(q, e, ENTRY_NEW);
+            entry_unlist(q, e);
         if (e->domain != 0) {
             domain_at(q, e->domain)->entries--;
             q->lanes[m->lane].queued--;
@@ -107,6 +111,51 @@ static struct qmsg *msg_make(struct queue *q, const struct enq *e, const struct 
     return m;
 }
 
+void msg_unmake(struct queue *q, struct qmsg *m)
+{
+    msg_live(q, m, -1);
+    if (m->chunks != 0)
+        free(chunks_take(q, m->chunks));
+    m->chunks = 0;
+    unmake(q, m);
+}
+
+/* Its origin may hand it over again, and is asked until it has forgotten it. */
+static void adopt(struct shard *s, const struct enq *e, uint32_t lane)
+{
+    struct adopted_item item = {.id = e->id, .lane = lane};
+    if (e->handed_by.n == 0)
+        return;
+    memcpy(item.origin, e->handed_by.p, e->handed_by.n);
+    if (adopted_add(s->queue, &item) != 0)
+        log_err("shard %u: no memory to remember who handed a message over", s->number);
+}
+
+void msg_insert_copy(struct shard *s, struct enqueue *x)
+{
+    struct queue *q = s->queue;
+    struct enq e;
+    int r = enq_read(span_of(x->content->meta, x->content->meta_bytes), &e);
+    MUST(r == 0);
+    struct qmsg *m = msg_make(q, &e, x->lane, &x->place);
+    MUST(m != NULL); /* shard_enqueue has looked for room */
+    if (x->chunk_count > 0) {
+        m->chunks = chunks_keep(q, x->chunks, x->chunk_count);
+        MUST(m->chunks != 0);
+    }
+    spool_live(s->spool, m->segment, m->bytes);
+    struct span rcpts = e.rcpts;
+    struct enq_rcpt rcpt;
+    while (enq_rcpt_next(&rcpts, &rcpt)) {
+        struct qentry *en = store_find_entry(&q->store, m, rcpt.index);
+        if (en->state == ENTRY_TAIL)
+            continue;
+        entry_set_state(q, en, ENTRY_NEW);
+        entry_set_state(q, en, ENTRY_REPLICA);
+        role_replica_becomes(x->lane, en, (enum rcpt_state)rcpt.state);
+    }
+}
+
 struct qmsg *msg_insert(struct shard *s, struct enqueue *x)
 {
     struct queue *q = s->queue;
@@ -125,6 +174,11 @@ struct qmsg *msg_insert(struct shard *s, struct enqueue *x)
         MUST(m->chunks != 0);
     }
     spool_live(s->spool, m->segment, m->bytes);
+    adopt(s, &e, x->lane->number);
+    if (role_is_late(x->lane, x->epoch))
+        m->flags |= MSG_LATE;
+    else if (x->lane->copying && q->copy_hooks.on_message != NULL)
+        q->copy_hooks.on_message(q->copy_hooks.ctx, x->lane, m);
     for (uint32_t i = m->first; i != 0;) {
         struct qentry *en = store_entry(&q->store, i);
         i = en->sibling; /* placing may end the entry */
@@ -161,14 +215,10 @@ static void apply_enq(struct shard *s, const struct record_view *v)
         return;
     }
     bool copy = (e.flags & ENQ_COPY) != 0;
+    bool replica = (v->head.flags & ENQ_HEAD_REPLICA) != 0;
     struct qmsg *old = store_find(&q->store, e.id);
-    if (old != NULL) { /* a copy replaces the earlier record */
-        msg_live(q, old, -1);
-        if (old->chunks != 0)
-            free(chunks_take(q, old->chunks));
-        old->chunks = 0;
-        unmake(q, old);
-    }
+    if (old != NULL) /* a copy replaces the earlier record */
+        msg_unmake(q, old);
     struct qmsg *m = msg_make(q, &e, lane, &v->place);
     if (m == NULL) {
         s->left_out++;
@@ -178,7 +228,9 @@ static void apply_enq(struct shard *s, const struct record_view *v)
     if (places != NULL)
         m->chunks = chunks_keep(q, places, e.chunk_count);
     msg_live(q, m, 1);
-    if (!copy) {
+    role_apply_enq(q, m, &e, &v->head);
+    adopt(s, &e, v->head.lane);
+    if (!copy && !replica) {
         s->ledger.accepted += e.rcpt_count;
         if (v->head.flags & ENQ_HEAD_TAKEN_OVER)
             s->ledger.taken_over += e.rcpt_count;
@@ -272,6 +324,10 @@ static void apply_outcome(struct shard *s, const struct record_view *v)
         s->damaged++;
         return;
     }
+    if (v->head.type == RECORD_DEFER && (v->head.flags & DEFER_HEAD_TAKEN)) {
+        s->ledger.accepted += o.count;
+        s->ledger.taken_over += o.count;
+    }
     if (v->head.type == RECORD_DONE)
         apply_done(s, &o);
     else if (v->head.type == RECORD_DEFER)
@@ -301,13 +357,20 @@ static void apply(void *ctx, const struct record_view *v)
         if (ledger_read(v->meta, &s->ledger) != 0)
             s->damaged++;
         break;
-    case RECORD_BODY:  /* counted by the message that names it */
-    case RECORD_STATE: /* nothing of a lane's state is kept in the log yet */
+    case RECORD_STATE:
     case RECORD_OWN:
     case RECORD_FROZEN:
     case RECORD_GIVEN:
     case RECORD_TAIL:
+    case RECORD_READY:
+    case RECORD_REPLICA:
+    case RECORD_AWAY:
+        role_apply(s, v);
+        break;
     case RECORD_ADOPTED:
+        adopted_apply(s, v);
+        break;
+    case RECORD_BODY: /* counted by the message that names it */
     case RECORD_BATCH:
     case RECORD_INDEX:
     case RECORD_TYPE_COUNT:
@@ -329,7 +392,12 @@ static void snapshot(void *ctx)
     uint8_t meta[128];
     struct writer w = writer_of(meta, sizeof meta);
     struct ledger l = s->ledger;
-    l.accepted += s->pending; /* their ENQ is in the log before this record */
+    /* their ENQ, OWN, GIVEN is in the log before this record */
+    l.accepted += s->pending + s->taking;
+    l.taken_over += s->pending_taken + s->taking;
+    l.handed_over += s->giving;
+    l.accepted -= s->unlogged.accepted;
+    l.taken_over -= s->unlogged.taken_over;
     l.delivered -= s->unlogged.delivered; /* and these are not */
     l.bounced -= s->unlogged.bounced;
     l.expired -= s->unlogged.expired;
@@ -340,21 +408,7 @@ static void snapshot(void *ctx)
     struct record_place p;
     if (spool_append(s->spool, &a, NULL, &p) != 0)
         log_err("shard %u: no room for the ledger of a new segment", s->number);
-    for (uint32_t i = 0; i < s->queue->lane_count; i++) {
-        struct lane *lane = &s->queue->lanes[i];
-        if (lane->shard != s)
-            continue;
-        w = writer_of(meta, sizeof meta);
-        own_put(&w, s->queue->env.config->node_id, 0);
-        struct spool_append own = {.type = RECORD_OWN,
-                                   .lane = lane->number,
-                                   .epoch = lane->epoch,
-                                   .position = lane->position,
-                                   .meta = span_of(meta, w.n),
-                                   .fate = true};
-        if (spool_append(s->spool, &own, NULL, &p) != 0)
-            log_err("shard %u: no room for the state of lane %s", s->number, lane->name);
-    }
+    role_snapshot(s);
 }
 
 void shard_owner(struct shard *s, struct spool_owner *out)
@@ -378,7 +432,7 @@ static bool is_poison(const struct queue *q, struct msg_id id)
 
 /* A dot was sent and no fate is in the log: RFC 5321 6.1 leaves it to us; the tenant's policy
    decides. */
-static void settle_doubt(struct queue *q, struct qentry *e)
+void shard_settle_doubt(struct queue *q, struct qentry *e)
 {
     struct qmsg *m = store_msg(&q->store, e->msg);
     struct fate_facts f = {.reason = REASON_IN_DOUBT, .status = {4, 4, 2}};
@@ -416,12 +470,18 @@ void shard_start_lanes(struct shard *s)
     for (uint32_t i = 0; i < q->lane_count; i++)
         if (!q->lanes[i].gone && q->lanes[i].shard_no == s->number && q->lanes[i].shard == NULL)
             q->lanes[i].shard = s;
+    for (uint32_t i = 0; i < q->lane_count; i++)
+        if (q->lanes[i].shard == s)
+            role_recovered(s, &q->lanes[i]);
+    q->roles->recovering = true;
     uint32_t end = store_entry_end(&q->store);
     for (uint32_t i = 1; i < end; i++) {
         struct qentry *e = store_peek(&q->store, i);
         if (e == NULL || entry_lane(q, e)->shard != s)
             continue;
         s->recovered++;
+        if (!role_settle(q, e))
+            continue;
         if (is_poison(q, store_msg(&q->store, e->msg)->id) && e->state == ENTRY_NEW)
             park_poison(q, e);
         if (e->state == ENTRY_HELD && e->reason == REASON_HELD_MESSAGE)
@@ -430,10 +490,12 @@ void shard_start_lanes(struct shard *s)
         if (e->state != ENTRY_NEW)
             continue;
         if (e->in_doubt)
-            settle_doubt(q, e);
+            shard_settle_doubt(q, e);
         else
             entry_place(q, e);
     }
+    q->roles->recovering = false;
+    role_catch_up(s);
     q->env.stats->recovered += s->recovered;
     q->env.stats->damaged += s->damaged;
 }

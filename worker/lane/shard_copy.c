@@ -6,9 +6,11 @@
  * every step looks it up again by id and gives up when it is gone. The new place is taken over when
  * the copy is durable; the old bytes are let go in the same step.
  */
+#include "worker/lane/role_impl.h"
 #include "worker/lane/shard_impl.h"
 
 #include "base/log.h"
+#include "worker/lane/adopted.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -19,6 +21,7 @@ struct copy_job {
     struct msg_id id;
     struct spool_read read;
     struct spool_wait wait;
+    struct record_place from;       /* of the message when it was read */
     struct record_place place;      /* of the new ENQ */
     struct record_place *chunks;    /* new places */
     uint16_t chunk_count, chunk;
@@ -72,38 +75,14 @@ static void on_durable(struct spool_wait *w, int res)
 {
     struct copy_job *j = (struct copy_job *)((char *)w - offsetof(struct copy_job, wait));
     struct qmsg *m = msg_of(j);
-    if (res == 0 && m != NULL) {
+    bool same = m != NULL && m->segment == j->from.segment && m->offset == j->from.offset;
+    if (res == 0 && same) { /* else another copy of it has come from its owner meanwhile */
         take_place(j, m);
         done(j, 0);
     } else {
         j->chunk = j->chunk_count;
         give_up(j, res);
     }
-}
-
-static uint8_t written_state(const struct qentry *e)
-{
-    switch ((enum entry_state)e->state) {
-    case ENTRY_BOUNCE_DUE:
-        return RCPT_BOUNCE_DUE;
-    case ENTRY_HELD:
-        return RCPT_HELD;
-    case ENTRY_PARKED:
-        return RCPT_PARKED;
-    case ENTRY_REPLICA:
-        return e->cancel;
-    case ENTRY_FREE:
-    case ENTRY_NEW:
-    case ENTRY_STRAY:
-    case ENTRY_TAIL:
-    case ENTRY_RESOLVING:
-    case ENTRY_READY:
-    case ENTRY_WAITING:
-    case ENTRY_IN_FLIGHT:
-    case ENTRY_STATE_COUNT:
-        break;
-    }
-    return RCPT_QUEUED;
 }
 
 /* Elsewhere due_s is what it was before the last attempt. */
@@ -132,7 +111,8 @@ void msg_put_meta(const struct queue *q, const struct qmsg *m, const struct enq 
         const struct qentry *x = store_find_entry(&q->store, m, r.index);
         if (x == NULL || (handing && !is_handed(x)))
             continue;
-        r.state = written_state(x);
+        r.state = (uint8_t)role_written_state(x);
+        r.open = x->tail && q->lanes[m->lane].role == LANE_FROZEN;
         r.reason = x->reason;
         r.attempts = x->attempts;
         r.due_unix_s = keeps_due(x) ? x->due_s : 0;
@@ -144,6 +124,8 @@ static void put_meta(const struct copy_job *j, const struct qmsg *m, struct enq 
                      struct writer *w)
 {
     old->flags |= ENQ_COPY;
+    if (!adopted_has(j->shard->queue, j->id))
+        old->handed_by = span_of(NULL, 0); /* its origin has forgotten it */
     msg_put_meta(j->shard->queue, m, old, false, w);
     for (uint16_t i = 0; i < j->chunk_count; i++) {
         struct enq_chunk c = {.place = j->chunks[i], .body_bytes = j->chunk_bytes[i]};
@@ -188,13 +170,20 @@ static void append_enq(struct copy_job *j, struct qmsg *m, struct span meta, str
         give_up(j, bad);
         return;
     }
+    uint32_t epoch;
+    uint8_t flags;
+    if (!role_copy_head(j->shard->queue, m, &epoch, &flags)) {
+        give_up(j, 0);
+        return;
+    }
     size_t room = meta.n + 64;
     uint8_t *buf = malloc(room);
     struct writer w = writer_of(buf, buf != NULL ? room : 0);
     put_meta(j, m, &old, &w);
     struct spool_append a = {.type = RECORD_ENQ,
                              .lane = lane->number,
-                             .epoch = lane->epoch,
+                             .epoch = epoch,
+                             .flags = flags,
                              .position = lane->position + 1,
                              .meta = span_of(buf, w.n),
                              .rest = {rest},
@@ -279,7 +268,7 @@ static void next_chunk(struct copy_job *j)
         at = places[j->chunk];
     } else {
         j->read.on_read = on_enq;
-        at = msg_place(m);
+        at = j->from = msg_place(m);
     }
     int r = spool_read(j->shard->spool, &j->read, &at);
     if (r != 0)
@@ -301,7 +290,9 @@ bool shard_copy(void *ctx, struct msg_id id, uint64_t segment)
 {
     struct shard *s = ctx;
     struct qmsg *m = store_find(&s->queue->store, id);
-    if (m == NULL || !lies_in(s->queue, m, segment))
+    uint32_t epoch;
+    uint8_t flags;
+    if (m == NULL || !lies_in(s->queue, m, segment) || !role_copy_head(s->queue, m, &epoch, &flags))
         return false;
     for (const struct copy_job *j = s->copies; j != NULL; j = j->next)
         if (id_eq(j->id, id))

@@ -16,6 +16,7 @@ struct note {
     struct spool_wait *user;
     struct lane *lane;
     enum record_type type;
+    bool taken;             /* DEFER that the ledger counts as accepted and taken over */
     enum fate fate;         /* FATE_NONE: the ledger does not count it */
     uint32_t fate_count;
     uint32_t meta_bytes, reply_bytes;
@@ -26,6 +27,11 @@ struct note {
    append itself may begin a segment and take one. */
 static void count_unlogged(struct note *n, int sign)
 {
+    struct ledger *l = &n->shard->unlogged;
+    if (n->taken) {
+        l->accepted += (uint64_t)((int64_t)n->fate_count * sign);
+        l->taken_over += (uint64_t)((int64_t)n->fate_count * sign);
+    }
     if (n->fate != FATE_NONE)
         ledger_count(&n->shard->unlogged, n->fate, (uint64_t)((int64_t)n->fate_count * sign));
 }
@@ -59,6 +65,7 @@ static int note_write(struct note *n)
                              .lane = n->lane->number,
                              .epoch = n->lane->epoch,
                              .position = n->lane->position + 1,
+                             .flags = n->taken ? DEFER_HEAD_TAKEN : 0,
                              .meta = span_of(n->data, n->meta_bytes),
                              .rest = {span_of(n->data + n->meta_bytes, n->reply_bytes)},
                              .rest_count = n->reply_bytes > 0 ? 1u : 0u,
@@ -74,6 +81,9 @@ static int note_write(struct note *n)
 
 void shard_note(struct shard *s, const struct note_facts *f, struct spool_wait *user)
 {
+    struct copy_hooks *hooks = &s->queue->copy_hooks;
+    if (f->lane->copying && f->type != RECORD_DOT && hooks->on_outcome != NULL)
+        hooks->on_outcome(hooks->ctx, f->lane, f);
     struct span reply = f->outcome.reply;
     if (reply.n > LIMIT_REPLY_KEPT_BYTES)
         reply.n = LIMIT_REPLY_KEPT_BYTES;
@@ -81,6 +91,7 @@ void shard_note(struct shard *s, const struct note_facts *f, struct spool_wait *
     struct note *n = malloc(sizeof *n + room + reply.n);
     MUST(n != NULL); /* an outcome must not be lost; a restart recovers */
     *n = (struct note){.shard = s, .user = user, .lane = f->lane, .type = f->type};
+    n->taken = f->taken;
     if (f->type == RECORD_DONE)
         n->fate = (enum fate)f->outcome.fate;
     n->fate_count = f->outcome.count;

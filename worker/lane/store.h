@@ -70,8 +70,8 @@ struct qentry {
     uint8_t state;          /* enum entry_state */
     uint8_t reason;         /* enum reason */
     uint8_t in_doubt;       /* the log holds a DOT and no outcome behind it */
-    /* in flight: end as this fate (enum fate) instead of queueing again; REPLICA: its enum rcpt_state
-       there; STRAY: 1 while it is being handed over */
+    /* in flight: end as this fate (enum fate) instead of queueing again; REPLICA: its enum
+       rcpt_state there; STRAY: 1 while it is being handed over */
     uint8_t cancel;
     uint8_t tail;           /* was in flight when its lane was frozen: not part of what was given */
 };

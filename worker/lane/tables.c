@@ -3,6 +3,7 @@
  * index.
  */
 #include "worker/lane/flow.h"
+#include "worker/lane/flow_state.h"
 #include "worker/lane/idna.h"
 #include "worker/lane/site.h"
 
@@ -240,6 +241,7 @@ struct flow *flow_for(struct queue *q, uint16_t lane, uint32_t site)
     f->tokens_at_ms = queue_now_ms(q);
     f->message_tokens = lim->messages_per_s > 0 ? lim->messages_per_s : 1;
     f->connect_tokens = lim->new_connections_per_s > 0 ? lim->new_connections_per_s : 1;
+    flow_state_new(q, f);
     site_at(q, site)->flows++;
     return f;
 }

@@ -210,7 +210,7 @@ int spool_append(struct spool *s, const struct spool_append *a, struct spool_wai
 {
     struct record_place unused;
     MUST(a->type > RECORD_BATCH);
-    MUST(a->type < RECORD_INDEX);
+    MUST(a->type != RECORD_INDEX);
     MUST(a->rest_count <= ARRAY_COUNT(a->rest));
     int r = append(s, a, w, place != NULL ? place : &unused);
     if (r < 0 && s->in_snapshot)
