@@ -9,7 +9,8 @@
 #include <errno.h>
 #include <stdio.h>
 
-enum { FRAMES_PER_TURN = 256 };
+/* Bulk frames are large: the other channel shall not wait for many of them. */
+enum { FRAMES_PER_TURN = 256, BULK_FRAMES_PER_TURN = 16 };
 
 static const char *const channel_names[LINK_CHANNEL_COUNT] = {"control", "bulk"};
 
@@ -233,10 +234,12 @@ void channel_adopt(struct channel *c, struct tunnel *t)
     attach(c);
 }
 
-/* Frames of the peer, until there are none or the session has closed the pair. */
+/* Frames of the peer, until there are none or the session has closed the pair. While it is idle
+   they wait: the peer's greeting may be here before nanomsg lets us send ours. */
 static void receive(struct channel *c)
 {
-    for (unsigned i = 0; i < FRAMES_PER_TURN && c->pair.socket >= 0; i++) {
+    unsigned max = which(c) == LINK_BULK ? BULK_FRAMES_PER_TURN : FRAMES_PER_TURN;
+    for (unsigned i = 0; i < max && c->session.state != SESSION_IDLE; i++) {
         struct span bytes;
         struct link_frame f;
         int r = pair_receive(&c->pair, &bytes);
@@ -345,7 +348,8 @@ unsigned channel_polls(const struct channel *c, struct pollfd *out, int *timeout
         sooner(timeout_ms, c->tunnel->deadline_ms > now ? c->tunnel->deadline_ms - now : 0);
     if (c->pair.socket < 0)
         return n;
-    out[n++] = (struct pollfd){.fd = c->pair.receive_fd, .events = POLLIN};
+    if (c->session.state != SESSION_IDLE)
+        out[n++] = (struct pollfd){.fd = c->pair.receive_fd, .events = POLLIN};
     if (c->blocked || c->session.state == SESSION_IDLE)
         out[n++] = (struct pollfd){.fd = c->pair.send_fd, .events = POLLIN};
     int due = session_due(&c->session, now);
