@@ -266,7 +266,7 @@ static struct qmsg *wanted(const struct source_stream *st, struct msg_id id)
 static void put_chunks(struct writer *w, const uint32_t *bytes, uint16_t count)
 {
     for (uint16_t i = 0; i < count; i++) {
-        struct enq_chunk c = {.body_bytes = bytes[i]};
+        struct enq_chunk c = {.place.bytes = bytes[i], .body_bytes = bytes[i]};
         enq_put_chunk(w, &c);
     }
 }
