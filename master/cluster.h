@@ -25,9 +25,9 @@ struct cluster;
 struct cluster_node {
     char name[LIMIT_NAME_BYTES + 1];
     bool self;
-    bool up;          /* its master was heard within CLUSTER_SILENCE_MS; of us: true */
-    bool refused;     /* it has our node_id, or cannot be understood */
-    char why[160];    /* not up: since, or the reason */
+    bool up;       /* its master was heard within CLUSTER_SILENCE_MS; of us: true */
+    bool refused;  /* it has our node_id, or cannot be understood */
+    char why[160]; /* not up: since, or the reason */
     char endpoint[64];
     struct cluster_status status;
     uint64_t heard_ms, up_since_ms;
@@ -46,8 +46,10 @@ void cluster_link_ready(struct master *m);
 void cluster_link_gone(struct master *m);
 /* A LINK frame of it. -EBADMSG: it broke the contract. */
 NODISCARD int cluster_on_link(struct master *m, const struct control_frame *f);
-/* Silence, STATUS each second. */
+/* Silence of nodes, questions without an answer. */
 void cluster_tick(struct master *m);
+/* Once a turn, at its end: STATUS, each second and after a change. */
+void cluster_flush(struct master *m);
 /* The next deadline, 0: none. */
 uint64_t cluster_deadline(const struct master *m);
 /* Something that STATUS tells has changed: it goes out at the end of the turn. */
@@ -57,6 +59,8 @@ void cluster_changed(struct master *m);
 const struct cluster_node *cluster_find(const struct master *m, const char *node);
 /* All nodes, this one first; NULL at the end. */
 const struct cluster_node *cluster_at(const struct master *m, uint32_t i);
+/* The host address of a peer, as cluster.peers has it. -ENOENT. */
+NODISCARD int cluster_address_of(const struct master *m, const char *node, struct ip *out);
 /* The lane as that node told it last, or NULL. */
 const struct cluster_lane *cluster_lane_at(const struct master *m, const char *node,
                                            const struct ip *address);
@@ -80,5 +84,7 @@ NODISCARD int cluster_ask(struct master *m, const char *node, const char *verb, 
 
 /* cluster_json.c: the answer of the verb "cluster". */
 json_t *cluster_json(struct master *m);
+/* Answers question `id` of the api: the ledgers of all nodes, and their sum. */
+void cluster_ledger(struct master *m, uint64_t id);
 
 #endif

@@ -11,6 +11,15 @@ static bool api_waits(const struct master *m, const struct fanout_question *q)
     return m->api->incarnation == q->api_incarnation && slot_serves(&m->api->slot);
 }
 
+static void pass_on(struct master *m, const struct fanout_question *q,
+                    const struct control_frame *piece)
+{
+    if (q->sink != NULL)
+        q->sink(m, q->ctx, piece);
+    else if (api_waits(m, q))
+        proc_send(m->api, piece, NULL, 0);
+}
+
 static void finish(struct master *m, struct fanout_question *q)
 {
     struct control_frame end = {.kind = CONTROL_ANSWER,
@@ -18,8 +27,7 @@ static void finish(struct master *m, struct fanout_question *q)
                                 .last = true,
                                 .status = 200,
                                 .slot = CONTROL_NO_SLOT};
-    if (api_waits(m, q))
-        proc_send(m->api, &end, NULL, 0);
+    pass_on(m, q, &end);
     q->id = 0;
 }
 
@@ -36,8 +44,7 @@ static void put_error(struct master *m, const struct fanout_question *q, uint32_
                               .slot = slot,
                               .body = (uint8_t *)body,
                               .body_bytes = (size_t)n};
-    if (api_waits(m, q))
-        proc_send(m->api, &f, NULL, 0);
+    pass_on(m, q, &f);
 }
 
 /* This slot owes nothing more. */
@@ -69,17 +76,8 @@ static const char *why_nobody(const struct master *m, uint32_t slot)
     return "is not running";
 }
 
-void fanout_begin(struct master *m, const struct control_frame *query)
+static void ask_all(struct master *m, struct fanout_question *q, const struct control_frame *query)
 {
-    struct fanout_question *q = free_question(&m->fanout);
-    if (q == NULL) {
-        proc_answer_error(m->api, query->id, 503, "too many questions are under way: try again");
-        return;
-    }
-    *q = (struct fanout_question){.id = ++m->fanout.id,
-                                  .api_id = query->id,
-                                  .api_incarnation = m->api->incarnation,
-                                  .deadline_ms = m->now_ms + FANOUT_MS};
     struct control_frame f = *query; /* its lists stay the caller's */
     f.id = q->id;
     q->owed = 1; /* ours, until all are asked */
@@ -97,6 +95,31 @@ void fanout_begin(struct master *m, const struct control_frame *query)
         finish(m, q);
 }
 
+void fanout_begin(struct master *m, const struct control_frame *query)
+{
+    struct fanout_question *q = free_question(&m->fanout);
+    if (q == NULL) {
+        proc_answer_error(m->api, query->id, 503, "too many questions are under way: try again");
+        return;
+    }
+    *q = (struct fanout_question){.id = ++m->fanout.id,
+                                  .api_id = query->id,
+                                  .api_incarnation = m->api->incarnation,
+                                  .deadline_ms = m->now_ms + FANOUT_MS};
+    ask_all(m, q, query);
+}
+
+int fanout_ask(struct master *m, const struct control_frame *query, fanout_sink *sink, void *ctx)
+{
+    struct fanout_question *q = free_question(&m->fanout);
+    if (q == NULL)
+        return -EBUSY;
+    *q = (struct fanout_question){
+        .id = ++m->fanout.id, .sink = sink, .ctx = ctx, .deadline_ms = m->now_ms + FANOUT_MS};
+    ask_all(m, q, query);
+    return 0;
+}
+
 int fanout_answer(struct master *m, const struct proc *p, const struct control_frame *f)
 {
     if (f->id == 0 || f->id > m->fanout.id)
@@ -108,8 +131,7 @@ int fanout_answer(struct master *m, const struct proc *p, const struct control_f
         struct control_frame piece = *f;
         piece.id = q->api_id;
         piece.slot = p->index;
-        if (api_waits(m, q))
-            proc_send(m->api, &piece, NULL, 0);
+        pass_on(m, q, &piece);
         if (f->last)
             settle(m, q, p->index);
         return 0;

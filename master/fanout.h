@@ -16,10 +16,15 @@ struct proc;
 
 enum { FANOUT_QUESTIONS = 64, FANOUT_MS = 5000 };
 
+/* Takes the pieces of a question of the master's own; the end is an empty piece of no slot. */
+typedef void fanout_sink(struct master *m, void *ctx, const struct control_frame *piece);
+
 struct fanout_question {
     uint64_t id;     /* ours; 0 = free */
     uint64_t api_id; /* the api's */
     uint64_t api_incarnation;
+    fanout_sink *sink; /* NULL: the api asked */
+    void *ctx;
     uint64_t deadline_ms;
     uint64_t asked[LIMIT_WORKERS]; /* incarnation that still owes an answer; 0 = none */
     uint32_t owed;
@@ -31,6 +36,9 @@ struct fanout {
 
 /* Asks all workers what the api asked. */
 void fanout_begin(struct master *m, const struct control_frame *query);
+/* Asks all workers for the master; `sink` may be called from inside. -EBUSY: too many questions. */
+NODISCARD int fanout_ask(struct master *m, const struct control_frame *query, fanout_sink *sink,
+                         void *ctx);
 /* A piece came from a worker; 0, or -EBADMSG: it answers what nobody asked. */
 NODISCARD int fanout_answer(struct master *m, const struct proc *p, const struct control_frame *f);
 /* The process is gone. */

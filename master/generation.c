@@ -36,6 +36,8 @@ int generation_create(struct master *m, struct source **source, struct generatio
     g->workers = m->workers;
     int rc = lanes_place(m, g->source->config, g, errors);
     if (rc == 0)
+        rc = lane_table_load(m);
+    if (rc == 0)
         rc = make_shards(m, g, errors);
     cores_assign(g->source->config, g);
     for (uint32_t w = 0; rc == 0 && w < g->workers; w++) {

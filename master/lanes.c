@@ -12,6 +12,7 @@
 #include "master/placement.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 struct merge {
@@ -38,6 +39,15 @@ static void merge_fini(struct merge *m)
     free(m->places);
 }
 
+/* Who owns a lane that nobody has owned: its home. */
+static void take_home(struct state_lane *l, const struct config *c, const struct config_lane *from)
+{
+    const char *home = from->home[0] != '\0' ? from->home : c->node;
+    snprintf(l->owner, sizeof l->owner, "%s", home);
+    l->owner_slot = CONTROL_NO_SLOT;
+    l->role = strcmp(home, c->node) == 0 ? LANE_OWNER : LANE_AWAY;
+}
+
 /* Everything that is remembered, with room for all that may be new. */
 static int merge_load(struct merge *m, struct state *s, const struct config *c)
 {
@@ -54,8 +64,16 @@ static int merge_load(struct merge *m, struct state *s, const struct config *c)
     m->places = calloc(room, sizeof *m->places);
     if (m->places == NULL)
         return -ENOMEM;
-    for (size_t i = 0; i < m->known; i++)
-        m->places[i] = (struct placement_lane){.nic = "", .shard = m->lanes[i].shard};
+    for (size_t i = 0; i < m->known; i++) {
+        struct state_lane *l = &m->lanes[i];
+        bool ours = l->role == LANE_OWNER || l->role == LANE_FROZEN;
+        m->places[i] = (struct placement_lane){.nic = "", .shard = l->shard};
+        /* Also after this node got another name. */
+        if (!ours || strcmp(l->owner, c->node) == 0)
+            continue;
+        memcpy(l->owner, c->node, sizeof l->owner);
+        m->changed = true;
+    }
     return 0;
 }
 
@@ -81,6 +99,7 @@ static int merge_config(struct merge *m, const struct config *c)
         if (at == 0) {
             m->lanes[m->count] =
                 (struct state_lane){.shard = PLACEMENT_NO_SHARD, .epoch = 1, .address = l->address};
+            take_home(&m->lanes[m->count], c, l);
             m->places[m->count].shard = PLACEMENT_NO_SHARD;
             at = (uint32_t)++m->count;
             m->changed = true;

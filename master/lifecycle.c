@@ -3,9 +3,11 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "master/cluster.h"
 #include "master/generation.h"
 #include "master/notify.h"
 #include "master/proc.h"
+#include "master/services.h"
 #include "master/verbs.h"
 
 #include <errno.h>
@@ -150,6 +152,12 @@ static void give_up(struct master *m, const struct proc *p)
     verbs_reload_done(m, 500);
 }
 
+/* The parts that link and netd read; equal values have equal bytes. */
+static bool cluster_differs(const struct config *a, const struct config *b)
+{
+    return memcmp(&a->cluster, &b->cluster, sizeof a->cluster) != 0;
+}
+
 static void promote(struct master *m)
 {
     MUST(m->leaving == NULL);
@@ -157,6 +165,11 @@ static void promote(struct master *m)
     m->current = m->next;
     m->next = NULL;
     m->mode = MODE_RUNNING;
+    if (cluster_differs(m->leaving->source->config, m->current->source->config))
+        m->cluster_since = m->current->number;
+    if (cluster_configure(m) < 0)
+        log_err("no memory for the nodes of the cluster: what was configured before is known");
+    lane_table_configured(m);
     generation_drain(m->leaving, m->current->source->config->smtp.drain_s);
     listeners_keep(&m->listeners, m->current->source->config);
     if (slot_serves(&m->api->slot) && start_send(m->api) < 0)
@@ -189,11 +202,10 @@ static bool step_stop(struct master *m)
     bool workers_left = !generation_is_empty(m->current) || m->next != NULL || m->leaving != NULL;
     if (workers_left)
         return true;
-    if (m->api->slot.state == SLOT_EMPTY)
-        return false;
-    if (m->api->slot.state != SLOT_KILLING)
+    bool services_left = !services_stop(m);
+    if (m->api->slot.state != SLOT_EMPTY && m->api->slot.state != SLOT_KILLING)
         proc_event(m->api, SLOT_EV_STOP);
-    return m->api->slot.state != SLOT_EMPTY;
+    return services_left || m->api->slot.state != SLOT_EMPTY;
 }
 
 bool lifecycle_step(struct master *m)
@@ -201,6 +213,7 @@ bool lifecycle_step(struct master *m)
     for (unsigned i = 0; i < m->proc_count; i++)
         proc_settle(m->procs[i]);
     step_next(m);
+    services_step(m);
     if (m->leaving != NULL && generation_is_empty(m->leaving)) {
         log_note("generation %llu has left", (unsigned long long)m->leaving->number);
         generation_free(&m->leaving);

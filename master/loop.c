@@ -8,7 +8,10 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "master/cluster.h"
 #include "master/lifecycle.h"
+#include "master/move/move.h"
+#include "master/netd_client.h"
 #include "master/proc.h"
 #include "master/verbs.h"
 #include "master/watch.h"
@@ -135,6 +138,9 @@ static int wait_ms(const struct master *m)
 {
     uint64_t first = fanout_deadline(&m->fanout);
     earlier(&first, m->watch_ms);
+    earlier(&first, cluster_deadline(m));
+    earlier(&first, netd_client_deadline(m));
+    earlier(&first, moves_deadline(m));
     for (unsigned i = 0; i < m->proc_count; i++)
         earlier(&first, m->procs[i]->slot.deadline_ms);
     uint64_t now = clock_monotonic_ms();
@@ -167,6 +173,8 @@ static void run_deadlines(struct master *m)
     }
     fanout_tick(m);
     watch_tick(m);
+    netd_client_tick(m);
+    cluster_tick(m);
 }
 
 /* The procs of this turn are those that were polled: none is made or freed while frames are read.
@@ -186,6 +194,8 @@ static bool turn(struct master *m)
     if ((fds[0].revents & POLLIN) != 0)
         read_signals(m);
     run_deadlines(m);
+    moves_turn(m);
+    cluster_flush(m);
     return lifecycle_step(m);
 }
 

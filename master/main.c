@@ -1,14 +1,18 @@
 /* mochilad - the master process of a mochila node; see docs/ARCHITECTURE.md. */
 #include "base/log.h"
-#include "master/ballast.h"
 #include "base/text.h"
+#include "master/ballast.h"
+#include "master/cluster.h"
 #include "master/counters.h"
 #include "master/generation.h"
 #include "master/holds.h"
 #include "master/lifecycle.h"
 #include "master/loop.h"
+#include "master/move/move.h"
+#include "master/netd_client.h"
 #include "master/probe.h"
 #include "master/proc.h"
+#include "master/services.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -97,6 +101,20 @@ static int open_node(struct master *m, const struct config *c, struct text *erro
     return EX_OK;
 }
 
+/* What outlives generations. */
+static int start_cluster(struct master *m, struct text *errors)
+{
+    m->api = proc_create(m, NULL, PROC_API, 0);
+    if (m->api == NULL)
+        return fail_errno(errors, "api", -ENOMEM);
+    int rc = services_init(m);
+    if (rc == 0)
+        rc = cluster_configure(m);
+    if (rc == 0)
+        rc = moves_open(m);
+    return rc == 0 ? EX_OK : fail_errno(errors, "cluster", rc);
+}
+
 static int start_node(struct master *m, struct source **source, struct text *errors)
 {
     uint32_t workers = (*source)->config->workers;
@@ -114,10 +132,7 @@ static int start_node(struct master *m, struct source **source, struct text *err
     rc = loop_init(m);
     if (rc < 0)
         return fail_errno(errors, "signals", rc);
-    m->api = proc_create(m, NULL, PROC_API, 0);
-    if (m->api == NULL)
-        return fail_errno(errors, "api", -ENOMEM);
-    return EX_OK;
+    return start_cluster(m, errors);
 }
 
 static void run_node(struct master *m)
@@ -137,6 +152,11 @@ static void run_node(struct master *m)
 static void close_node(struct master *m)
 {
     loop_fini(m);
+    moves_close(m);
+    services_fini(m);
+    cluster_fini(m);
+    netd_client_fini(m);
+    lane_table_fini(&m->lanes);
     generation_free(&m->leaving);
     generation_free(&m->next);
     generation_free(&m->current);

@@ -11,6 +11,7 @@
 
 #include "config/config.h"
 #include "master/fanout.h"
+#include "master/lane_table.h"
 #include "master/listeners.h"
 #include "master/options.h"
 #include "master/outbox.h"
@@ -24,11 +25,11 @@ struct master;
 struct generation;
 
 enum {
-    MASTER_GENERATIONS = 3, /* serving, coming, leaving */
-    MASTER_PROCS = MASTER_GENERATIONS * LIMIT_WORKERS + 1,
+    MASTER_GENERATIONS = 3,                                /* serving, coming, leaving */
+    MASTER_PROCS = MASTER_GENERATIONS * LIMIT_WORKERS + 3, /* and api, link, netd */
     MASTER_DRAIN_S_MAX = LIMIT_DRAIN_S,
 };
-enum proc_kind { PROC_WORKER, PROC_API };
+enum proc_kind { PROC_WORKER, PROC_API, PROC_LINK, PROC_NETD, PROC_KIND_COUNT };
 enum master_mode {
     MODE_RUNNING,
     MODE_DRAINED, /* the workers were told to finish and leave; a reload brings new ones */
@@ -38,7 +39,7 @@ enum master_mode {
 struct proc {
     struct slot slot;
     struct master *master;
-    struct generation *generation; /* NULL: the api, which lives through reloads */
+    struct generation *generation; /* NULL: no worker; it lives through reloads */
     enum proc_kind kind;
     uint32_t index; /* worker number */
     pid_t pid;
@@ -47,6 +48,8 @@ struct proc {
     int exit_status; /* of waitpid, before SLOT_EV_EXIT */
     uint64_t incarnation;
     uint64_t acknowledged; /* generation of its last READY */
+    uint64_t configured;   /* generation whose configuration it was started with */
+    uint64_t lanes_told;   /* version of the lane table that its START told */
     struct outbox outbox;
     bool broken; /* must be punished at the next opportunity: protocol, or it does not read */
 };
@@ -75,9 +78,15 @@ struct master {
 
     struct generation *current, *next, *leaving;
     struct proc *api;
+    struct proc *link, *netd; /* places; a process is there when the configuration needs one */
     struct proc *procs[MASTER_PROCS];
     unsigned proc_count;
 
+    uint64_t cluster_since; /* generation that last changed what link and netd are told */
+    struct lane_table lanes;
+    struct cluster *cluster;
+    struct netd_client *netd_client;
+    struct moves *moves;
     struct listeners listeners;
     uint32_t workers;
     struct stats_page *pages[LIMIT_WORKERS];

@@ -2,8 +2,8 @@
  * netd_client - the master's end of netd: requests with their answers, and what netd must hold.
  *
  * Owner:  the master. netd is a child like others (PROC_NETD), but speaks frames of its own.
- * After each start of netd it hears what this host holds, and is asked again for the address of each
- * lane that is ours. A lane whose address it has got runs; with driver none it runs at once.
+ * After each start of netd it hears what this host holds, and is asked again for the address of
+ * each lane that is ours. A lane whose address it has got runs; with driver none it runs at once.
  * Never:  stops a lane because netd died: the addresses live on for a while.
  */
 #ifndef MASTER_NETD_CLIENT_H
@@ -31,9 +31,12 @@ void netd_place_of(const struct master *m, const struct lane_record *r, struct n
 bool netd_drives(const struct master *m);
 
 /* --- the master's loop --- */
-void netd_client_start(struct proc *p);    /* it was spawned: START */
-void netd_client_readable(struct proc *p); /* frames of it */
+/* It was spawned: START. */
+void netd_client_start(struct proc *p);
+/* The next frame of it: 1; 0: end of file; -EAGAIN; -EBADMSG. */
+NODISCARD int netd_client_take(struct proc *p);
 void netd_client_gone(struct master *m);
+void netd_client_fini(struct master *m);
 void netd_client_tick(struct master *m);
 uint64_t netd_client_deadline(const struct master *m);
 

@@ -67,11 +67,15 @@ int outbox_send(struct outbox *o, int fd, const struct control_frame *f, const i
     uint8_t bytes[LIMIT_FRAME_BYTES];
     size_t n;
     int rc = control_encode(f, bytes, sizeof bytes, &n);
-    if (rc < 0)
-        return rc;
-    rc = o->head == NULL ? control_send_bytes(fd, span_of(bytes, n), fds, fd_count) : -EAGAIN;
+    return rc < 0 ? rc : outbox_send_bytes(o, fd, span_of(bytes, n), fds, fd_count);
+}
+
+int outbox_send_bytes(struct outbox *o, int fd, struct span bytes, const int *fds,
+                      unsigned fd_count)
+{
+    int rc = o->head == NULL ? control_send_bytes(fd, bytes, fds, fd_count) : -EAGAIN;
     if (rc == -EAGAIN)
-        rc = enqueue(o, span_of(bytes, n), fds, fd_count);
+        rc = enqueue(o, bytes, fds, fd_count);
     return rc;
 }
 

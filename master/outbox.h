@@ -21,6 +21,9 @@ struct outbox {
 /* 0; -ENOBUFS: the child does not read; -EPIPE: it is gone; other -errno. fds stay the caller's. */
 NODISCARD int outbox_send(struct outbox *o, int fd, const struct control_frame *f, const int *fds,
                           unsigned fd_count);
+/* The same with a frame that is encoded already. */
+NODISCARD int outbox_send_bytes(struct outbox *o, int fd, struct span bytes, const int *fds,
+                                unsigned fd_count);
 /* Sends what the socket takes now. 0 or -errno as above. */
 NODISCARD int outbox_flush(struct outbox *o, int fd);
 static inline bool outbox_waits(const struct outbox *o)

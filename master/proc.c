@@ -2,7 +2,11 @@
 #include "master/proc.h"
 
 #include "base/log.h"
+#include "master/carriers.h"
 #include "master/child.h"
+#include "master/cluster.h"
+#include "master/move/move.h"
+#include "master/netd_client.h"
 #include "master/peers.h"
 #include "master/poison.h"
 #include "master/verbs.h"
@@ -24,13 +28,16 @@ static struct proc *proc_of(struct slot *s)
 
 static void program_of(const struct proc *p, char *out, size_t cap)
 {
+    static const char *const programs[PROC_KIND_COUNT] = {[PROC_WORKER] = "mochila-worker",
+                                                          [PROC_API] = "mochila-api",
+                                                          [PROC_LINK] = "mochila-link",
+                                                          [PROC_NETD] = "mochila-netd"};
     const struct options *o = p->master->options;
-    const char *given = p->kind == PROC_WORKER ? o->worker : o->api;
-    if (given != NULL)
-        snprintf(out, cap, "%s", given);
+    const char *const given[PROC_KIND_COUNT] = {[PROC_WORKER] = o->worker, [PROC_API] = o->api};
+    if (given[p->kind] != NULL)
+        snprintf(out, cap, "%s", given[p->kind]);
     else
-        snprintf(out, cap, "%s/%s", p->master->paths.binaries,
-                 p->kind == PROC_WORKER ? "mochila-worker" : "mochila-api");
+        snprintf(out, cap, "%s/%s", p->master->paths.binaries, programs[p->kind]);
 }
 
 static int op_spawn(struct slot *s)
@@ -80,11 +87,20 @@ static void op_ready(struct slot *s)
              (unsigned long long)(p->master->now_ms - s->spawned_ms));
     if (p->kind == PROC_WORKER)
         peers_ready(p);
+    if (p->kind == PROC_LINK) {
+        cluster_link_ready(p->master);
+        carriers_link_ready(p->master);
+    }
 }
 
 static void op_recovered(struct slot *s)
 {
-    peers_recovered(proc_of(s));
+    struct proc *p = proc_of(s);
+    peers_recovered(p);
+    lane_table_tell(p->master, p);
+    cluster_changed(p->master);
+    carriers_worker_ready(p);
+    moves_on_worker(p->master, p);
 }
 
 static void close_process(struct proc *p)
@@ -120,6 +136,11 @@ static void op_gone(struct slot *s, bool asked)
         peers_gone(p);
         poison_examine(p, is_crash(p, asked));
     }
+    if (p->kind == PROC_LINK)
+        cluster_link_gone(p->master);
+    if (p->kind == PROC_NETD)
+        netd_client_gone(p->master);
+    cluster_changed(p->master);
     fanout_gone(p->master, p);
     close_process(p);
 }
@@ -144,8 +165,10 @@ struct proc *proc_create(struct master *m, struct generation *g, enum proc_kind 
     struct proc *p = calloc(1, sizeof *p);
     if (p == NULL)
         return NULL;
-    if (kind == PROC_API)
-        snprintf(name, sizeof name, "api");
+    static const char *const singles[PROC_KIND_COUNT] = {
+        [PROC_API] = "api", [PROC_LINK] = "link", [PROC_NETD] = "netd"};
+    if (singles[kind] != NULL)
+        snprintf(name, sizeof name, "%s", singles[kind]);
     else
         snprintf(name, sizeof name, "worker-%u.%llu", index, (unsigned long long)g->number);
     slot_init(&p->slot, &ops, name);
@@ -197,6 +220,12 @@ void proc_send(struct proc *p, const struct control_frame *f, const int *fds, un
 {
     if (p->control_fd >= 0)
         judge_send(p, outbox_send(&p->outbox, p->control_fd, f, fds, fd_count));
+}
+
+void proc_send_bytes(struct proc *p, struct span bytes)
+{
+    if (p->control_fd >= 0)
+        judge_send(p, outbox_send_bytes(&p->outbox, p->control_fd, bytes, NULL, 0));
 }
 
 void proc_writable(struct proc *p)
@@ -269,18 +298,37 @@ static int on_answer(struct proc *p, const struct control_frame *f)
     return fanout_answer(p->master, p, f);
 }
 
-/* What each kind of child may say; everything else is malformed. */
+static int on_link(struct proc *p, const struct control_frame *f)
+{
+    return cluster_on_link(p->master, f);
+}
+
+static int on_lane(struct proc *p, const struct control_frame *f)
+{
+    if (f->order.op < LANE_OP_SET_DONE)
+        return -EBADMSG;
+    move_on_lane(p->master, p, &f->order);
+    return 0;
+}
+
+/* What each kind of child may say; everything else is malformed. netd has frames of its own. */
 static int (*const handlers[][CONTROL_KIND_COUNT])(struct proc *, const struct control_frame *) = {
     [PROC_WORKER] = {[CONTROL_READY] = on_ready,
                      [CONTROL_RECOVERED] = on_recovered,
                      [CONTROL_DRAINED] = on_drained,
-                     [CONTROL_ANSWER] = on_answer},
+                     [CONTROL_ANSWER] = on_answer,
+                     [CONTROL_LANE] = on_lane},
     [PROC_API] =
         {[CONTROL_READY] = on_ready, [CONTROL_DRAINED] = on_drained, [CONTROL_QUERY] = on_query},
+    [PROC_LINK] =
+        {[CONTROL_READY] = on_ready, [CONTROL_DRAINED] = on_drained, [CONTROL_LINK] = on_link},
+    [PROC_NETD] = {NULL},
 };
 
 static int take_frame(struct proc *p)
 {
+    if (p->kind == PROC_NETD)
+        return netd_client_take(p);
     struct control_frame f;
     /* Children have no descriptors to give: one that comes is malformed, and closed. */
     int rc = control_receive(p->control_fd, &f, NULL, NULL);

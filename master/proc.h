@@ -16,6 +16,8 @@ void proc_free(struct proc **p);
 void proc_event(struct proc *p, enum slot_event e);
 /* Sends or queues; a process that does not read is marked broken, one that is gone is ignored. */
 void proc_send(struct proc *p, const struct control_frame *f, const int *fds, unsigned fd_count);
+/* The same with an encoded frame. */
+void proc_send_bytes(struct proc *p, struct span bytes);
 /* An {"error":...} of the master itself as the whole answer to question `id`. */
 void proc_answer_error(struct proc *p, uint64_t id, int status, const char *text);
 /* Reads what has come, at most PROC_FRAMES frames. */

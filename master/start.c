@@ -5,15 +5,17 @@
  * first, lanes and holds are spread over as many as they need.
  */
 #include "base/log.h"
+#include "master/netd_client.h"
 #include "master/proc.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { START_LANES = 600, START_HOLDS = 40 };
+enum { START_LANES = 250, START_HOLDS = 40 };
 /* The longest encodings of one element, and of what stands in every frame. */
-enum { LANE_BYTES = 40, HOLD_BYTES = 430, POISON_BYTES = 18, HEAD_BYTES = 1024 };
+enum { LANE_BYTES = 104, HOLD_BYTES = 430, POISON_BYTES = 18, HEAD_BYTES = 1024 };
 static_assert(START_LANES * LANE_BYTES + START_HOLDS * HOLD_BYTES + LIMIT_POISON * POISON_BYTES +
                       HEAD_BYTES <=
                   LIMIT_FRAME_BYTES,
@@ -129,10 +131,49 @@ static void start_api(struct proc *p)
     send_all(&s, p, m->current);
 }
 
+/* The configuration alone: lanes are no matter of the link. */
+static void start_link(struct proc *p)
+{
+    struct start s = {0};
+    put_scalars(&s, p, p->master->current);
+    s.head.slot = 0;
+    s.head.workers = 1;
+    s.head.last = true;
+    proc_send(p, &s.head, s.fds, s.fd_count);
+}
+
+/* Owners and roles as they are now: a generation is older than its last process. */
+static void refresh_lanes(struct master *m, struct generation *g)
+{
+    for (uint32_t i = 0; i < g->lane_count; i++) {
+        const struct lane_record *r = lane_by_number(m, g->lanes[i].lane);
+        MUST(r != NULL);
+        lane_place_of(m, r, &g->lanes[i]);
+    }
+}
+
 int start_send(struct proc *p)
 {
-    if (p->kind == PROC_WORKER)
+    struct master *m = p->master;
+    p->configured = m->current->number;
+    switch (p->kind) {
+    case PROC_WORKER:
+        refresh_lanes(m, p->generation);
+        p->lanes_told = m->lanes.version;
         return start_worker(p);
-    start_api(p);
-    return 0;
+    case PROC_API:
+        refresh_lanes(m, m->current);
+        start_api(p);
+        return 0;
+    case PROC_LINK:
+        start_link(p);
+        return 0;
+    case PROC_NETD:
+        netd_client_start(p);
+        return 0;
+    case PROC_KIND_COUNT:
+        break;
+    }
+    MUST(!"a kind of process");
+    return -EINVAL;
 }

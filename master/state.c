@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { SCHEMA_VERSION = 1, BUSY_MS = 5000, SYNCHRONOUS_FULL = 2 };
+enum { SCHEMA_VERSION = 2, BUSY_MS = 5000, SYNCHRONOUS_FULL = 2 };
 
 static const char schema[] =
     "CREATE TABLE IF NOT EXISTS node(one INTEGER PRIMARY KEY CHECK(one = 1), boot INTEGER NOT "
@@ -105,6 +105,25 @@ static int set_modes(struct state *s)
 static const char prune[] = "DELETE FROM audit WHERE n <= (SELECT max(n) FROM audit) - 100000;"
                             "DELETE FROM poison WHERE NOT parked AND time < unixepoch() - 604800;";
 
+/* What each version added to the one before; a new file passes through all of them. */
+static const char *const additions[SCHEMA_VERSION + 1] = {
+    [2] = "ALTER TABLE lane ADD COLUMN owner TEXT NOT NULL DEFAULT '';"
+          "ALTER TABLE lane ADD COLUMN owner_slot INTEGER NOT NULL DEFAULT -1;"
+          "ALTER TABLE lane ADD COLUMN role INTEGER NOT NULL DEFAULT 1;"
+          "ALTER TABLE lane ADD COLUMN move INTEGER NOT NULL DEFAULT 0;",
+};
+static_assert(LANE_OWNER == 1, "the preset of the column role");
+
+static int migrate(struct state *s, int64_t version)
+{
+    int rc = 0;
+    for (int64_t v = version + 1; rc == 0 && v <= SCHEMA_VERSION; v++) {
+        if (additions[v] != NULL)
+            rc = state_exec(s, additions[v]);
+    }
+    return rc;
+}
+
 static int set_up(struct state *s)
 {
     int64_t version = 0;
@@ -123,12 +142,14 @@ static int set_up(struct state *s)
     if (rc == 0)
         rc = state_exec(s, schema);
     if (rc == 0)
+        rc = migrate(s, version);
+    if (rc == 0)
         rc = state_exec(s, prune);
     if (rc == 0)
-        rc = state_exec(s, "PRAGMA user_version=1; COMMIT");
+        rc = state_exec(s, "PRAGMA user_version=2; COMMIT");
     return rc;
 }
-static_assert(SCHEMA_VERSION == 1, "set_up writes it");
+static_assert(SCHEMA_VERSION == 2, "set_up writes it");
 
 int state_open(const char *path, struct state **out)
 {

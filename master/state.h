@@ -22,8 +22,20 @@ struct state_lane {
     int32_t shard;
     uint32_t epoch;
     bool retired; /* no longer configured; its queue may live on */
+    enum lane_role role;
+    uint32_t owner_slot; /* CONTROL_NO_SLOT: not known */
+    uint64_t move;       /* 0: none */
     struct ip address;
     char pool[LIMIT_NAME_BYTES + 1];
+    char owner[LIMIT_NAME_BYTES + 1]; /* node; "" only in a file of the first schema: this one */
+};
+/* Who owned the lane, and who owns it from now on. */
+struct state_swap {
+    uint32_t id;
+    uint32_t epoch_before, epoch, owner_slot;
+    const char *owner_before, *owner;
+    enum lane_role role;
+    uint64_t move;
 };
 struct state_poison {
     struct msg_id id;
@@ -49,9 +61,15 @@ NODISCARD int state_boot(struct state *s, uint64_t *boot);
 NODISCARD int state_lanes(struct state *s, struct state_lane **out, size_t *count);
 /*
  * Makes the lanes what is given, in one transaction: entries with id 0 are added and get their id,
- * others have pool, shard, epoch and retired written.
+ * others have pool, shard, epoch, retired and owner written. Role and the rest of an owner are
+ * state_lanes_swap's.
  */
 NODISCARD int state_lanes_save(struct state *s, struct state_lane *lanes, size_t count);
+/*
+ * All of them in one transaction, or none: -ESTALE when a lane's owner and epoch are not those
+ * before.
+ */
+NODISCARD int state_lanes_swap(struct state *s, const struct state_swap *swaps, size_t count);
 
 /* At most LIMIT_HOLDS, oldest first; *out is malloc'd. */
 NODISCARD int state_holds(struct state *s, struct control_hold **out, uint32_t *count);

@@ -35,6 +35,11 @@ static json_t *children_json(const struct master *m)
             (void)json_array_append_new(list, child_json(m, order[i]->procs[w]));
     }
     (void)json_array_append_new(list, child_json(m, m->api));
+    /* Those that no cluster calls for are not missed. */
+    if (m->link->slot.state != SLOT_EMPTY)
+        (void)json_array_append_new(list, child_json(m, m->link));
+    if (m->netd->slot.state != SLOT_EMPTY)
+        (void)json_array_append_new(list, child_json(m, m->netd));
     return list;
 }
 
@@ -102,7 +107,7 @@ static json_t *warnings_json(const struct master *m)
     return list;
 }
 
-static const char *state_word(const struct master *m)
+const char *status_word(const struct master *m)
 {
     if (m->mode == MODE_STOPPING)
         return "stopping";
@@ -122,7 +127,7 @@ json_t *status_json(const struct master *m)
     return json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:o, s:o}", "node",
                      m->current->source->config->node, "version", MOCHILA_VERSION, "generation",
                      (json_int_t)m->current->number, "boot", (json_int_t)m->boot, "uptime_s",
-                     seconds_since(m, m->started_ms), "state", state_word(m), "config",
+                     seconds_since(m, m->started_ms), "state", status_word(m), "config",
                      m->current->source->name, "children", children_json(m), "lanes",
                      lanes_json(m->current), "holds", status_holds(m), "warnings",
                      warnings_json(m));

@@ -3,8 +3,10 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "master/cluster.h"
 #include "master/holds.h"
 #include "master/lifecycle.h"
+#include "master/move/move.h"
 #include "master/proc.h"
 #include "proto/verb.h"
 
@@ -39,8 +41,7 @@ static void audit_order(struct master *m, const struct control_frame *f, const c
     verbs_audit(m, "api", what, result);
 }
 
-/* Sends a whole answer in pieces; takes over `body`. */
-static void answer(struct master *m, uint64_t id, int status, json_t *body)
+void verbs_answer(struct master *m, uint64_t id, int status, json_t *body)
 {
     char *text = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL;
     json_decref(body);
@@ -66,20 +67,20 @@ static void answer(struct master *m, uint64_t id, int status, json_t *body)
 
 static void on_status(struct master *m, const struct control_frame *f)
 {
-    answer(m, f->id, 200, status_json(m));
+    verbs_answer(m, f->id, 200, status_json(m));
 }
 
 static void on_version(struct master *m, const struct control_frame *f)
 {
-    answer(m, f->id, 200,
-           json_pack("{s:s, s:s, s:I}", "version", MOCHILA_VERSION, "node",
-                     m->current->source->config->node, "generation",
-                     (json_int_t)m->current->number));
+    verbs_answer(m, f->id, 200,
+                 json_pack("{s:s, s:s, s:I}", "version", MOCHILA_VERSION, "node",
+                           m->current->source->config->node, "generation",
+                           (json_int_t)m->current->number));
 }
 
 static void on_holds(struct master *m, const struct control_frame *f)
 {
-    answer(m, f->id, 200, json_pack("{s:o}", "holds", status_holds(m)));
+    verbs_answer(m, f->id, 200, json_pack("{s:o}", "holds", status_holds(m)));
 }
 
 static const char *arg_or(const struct control_frame *f, const char *key, const char *preset)
@@ -106,7 +107,7 @@ static void change_hold(struct master *m, const struct control_frame *f,
         proc_answer_error(m->api, f->id, status, text);
         return;
     }
-    answer(m, f->id, 200, json_pack("{s:i, s:o}", "changed", 1, "holds", status_holds(m)));
+    verbs_answer(m, f->id, 200, json_pack("{s:i, s:o}", "changed", 1, "holds", status_holds(m)));
 }
 
 static void on_hold(struct master *m, const struct control_frame *f)
@@ -131,7 +132,8 @@ static void on_release(struct master *m, const struct control_frame *f)
         if (rc < 0)
             proc_answer_error(m->api, f->id, 500, text);
         else
-            answer(m, f->id, 200, json_pack("{s:i, s:o}", "changed", 1, "holds", status_holds(m)));
+            verbs_answer(m, f->id, 200,
+                         json_pack("{s:i, s:o}", "changed", 1, "holds", status_holds(m)));
         return;
     }
     change_hold(m, f, holds_remove);
@@ -149,7 +151,7 @@ static void on_reload(struct master *m, const struct control_frame *f)
     audit_order(m, f, rc == 0 ? "under way" : "refused");
     if (rc < 0) {
         log_err("reload refused: %s", text);
-        answer(m, f->id, rc == -EBUSY ? 409 : 400, json_pack("{s:s}", "error", text));
+        verbs_answer(m, f->id, rc == -EBUSY ? 409 : 400, json_pack("{s:s}", "error", text));
     } else {
         m->reload_query.active = true;
         m->reload_query.api_incarnation = m->api->incarnation;
@@ -169,9 +171,9 @@ void verbs_reload_done(struct master *m, int status)
     if (status != 200)
         proc_answer_error(m->api, m->reload_query.id, status, m->reload_text);
     else
-        answer(m, m->reload_query.id, status,
-               json_pack("{s:I, s:s}", "generation", (json_int_t)m->current->number, "text",
-                         m->reload_text));
+        verbs_answer(m, m->reload_query.id, status,
+                     json_pack("{s:I, s:s}", "generation", (json_int_t)m->current->number, "text",
+                               m->reload_text));
 }
 
 static void on_drain(struct master *m, const struct control_frame *f)
@@ -191,16 +193,17 @@ static void on_drain(struct master *m, const struct control_frame *f)
     }
     lifecycle_drain(m, (uint32_t)seconds);
     audit_order(m, f, "under way");
-    answer(m, f->id, 200,
-           json_pack("{s:I, s:i}", "seconds", (json_int_t)seconds, "workers", (int)m->workers));
+    verbs_answer(
+        m, f->id, 200,
+        json_pack("{s:I, s:i}", "seconds", (json_int_t)seconds, "workers", (int)m->workers));
 }
 
 static void on_stop(struct master *m, const struct control_frame *f)
 {
     audit_order(m, f, "under way");
-    answer(m, f->id, 200,
-           json_pack("{s:b, s:I}", "stopping", 1, "seconds",
-                     (json_int_t)m->current->source->config->smtp.drain_s));
+    verbs_answer(m, f->id, 200,
+                 json_pack("{s:b, s:I}", "stopping", 1, "seconds",
+                           (json_int_t)m->current->source->config->smtp.drain_s));
     lifecycle_stop(m);
 }
 
@@ -227,16 +230,26 @@ static void on_audit(struct master *m, const struct control_frame *f)
         proc_answer_error(m->api, f->id, 500, state_error(m->state));
         return;
     }
-    answer(m, f->id, 200, json_pack("{s:o}", "rows", rows));
+    verbs_answer(m, f->id, 200, json_pack("{s:o}", "rows", rows));
+}
+
+static void on_cluster(struct master *m, const struct control_frame *f)
+{
+    verbs_answer(m, f->id, 200, cluster_json(m));
 }
 
 static const struct {
     const char *name;
     void (*handle)(struct master *m, const struct control_frame *f);
 } own[] = {
-    {"status", on_status}, {"version", on_version}, {"holds", on_holds},
-    {"hold", on_hold},     {"release", on_release}, {"reload", on_reload},
-    {"drain", on_drain},   {"stop", on_stop},       {"audit", on_audit},
+    {"status", on_status},      {"version", on_version},
+    {"holds", on_holds},        {"hold", on_hold},
+    {"release", on_release},    {"reload", on_reload},
+    {"drain", on_drain},        {"stop", on_stop},
+    {"audit", on_audit},        {"move", moves_verb},
+    {"move_abort", moves_verb}, {"moves", moves_verb},
+    {"node_drain", moves_verb}, {"node_undrain", moves_verb},
+    {"cluster", on_cluster},
 };
 
 static void query_own(struct master *m, const struct control_frame *f)
@@ -261,6 +274,12 @@ static void forget_poison(struct master *m, const struct control_frame *f)
         log_err("message %s stays parked: %s", text, state_error(m->state));
 }
 
+static bool is_set(const struct control_frame *f, const char *arg)
+{
+    const char *value = control_arg(f, arg);
+    return value != NULL && strcmp(value, "0") != 0;
+}
+
 void verbs_query(struct master *m, const struct control_frame *f)
 {
     const struct verb *v = verb_find(f->verb);
@@ -268,10 +287,10 @@ void verbs_query(struct master *m, const struct control_frame *f)
         proc_answer_error(m->api, f->id, 404, "there is no such verb");
     } else if (v->scope == VERB_MASTER) {
         query_own(m, f);
+    } else if (strcmp(f->verb, "ledger") == 0 && is_set(f, "cluster")) {
+        cluster_ledger(m, f->id);
     } else {
-        const char *preview = control_arg(f, "preview");
-        bool looks_only = preview != NULL && strcmp(preview, "0") != 0;
-        if (v->changes && !looks_only) {
+        if (v->changes && !is_set(f, "preview")) {
             audit_order(m, f, "passed on to the workers");
             forget_poison(m, f);
         }

@@ -14,6 +14,8 @@
 
 /* A QUERY of the api. */
 void verbs_query(struct master *m, const struct control_frame *f);
+/* Sends a whole answer in pieces; takes over `body`. */
+void verbs_answer(struct master *m, uint64_t id, int status, json_t *body);
 /* The reload that an operator waits for is over; m->reload_text says how. */
 void verbs_reload_done(struct master *m, int status);
 /* Writes an order of an operator or a signal to the audit log. */
@@ -22,5 +24,7 @@ void verbs_audit(struct master *m, const char *who, const char *what, const char
 /* status.c: new objects. */
 json_t *status_json(const struct master *m);
 json_t *status_holds(const struct master *m);
+/* running, degraded, reloading, draining, drained, stopping. */
+const char *status_word(const struct master *m);
 
 #endif

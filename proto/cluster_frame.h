@@ -23,6 +23,8 @@ enum {
     CLUSTER_ARGS_MAX = LIMIT_QUERY_ARGS,
     CLUSTER_PAYLOAD_BYTES = LIMIT_LINK_PAYLOAD_BYTES - 64,
     CLUSTER_WORD_BYTES = 24,
+    /* Of the log's records: a node that is behind cannot keep a replica. Raised with them. */
+    CLUSTER_RECORD_LAYOUT = 1,
     CLUSTER_VERB_BYTES = 24, /* as control_frame.verb */
 };
 

@@ -156,11 +156,19 @@ static void test_lanes_out_of_range(void **state)
 {
     (void)state;
     static const char *const wrong[] = {
-        "INSERT INTO lane VALUES(1, 'nonsense', 0, 1, 'p', 0)",
-        "INSERT INTO lane VALUES(1, '192.0.2.1', 64, 1, 'p', 0)",
-        "INSERT INTO lane VALUES(1, '192.0.2.1', -1, 1, 'p', 0)",
-        "INSERT INTO lane VALUES(1, '192.0.2.1', 0, 0, 'p', 0)",
-        "INSERT INTO lane VALUES(99999999999, '192.0.2.1', 0, 1, 'p', 0)",
+        "INSERT INTO lane(id, address, shard, epoch, pool, retired) VALUES(1, 'nonsense', 0, 1, "
+        "'p', 0)",
+        "INSERT INTO lane(id, address, shard, epoch, pool, retired) VALUES(1, '192.0.2.1', 64, 1, "
+        "'p', 0)",
+        "INSERT INTO lane(id, address, shard, epoch, pool, retired) VALUES(1, '192.0.2.1', -1, 1, "
+        "'p', 0)",
+        "INSERT INTO lane(id, address, shard, epoch, pool, retired) VALUES(1, '192.0.2.1', 0, 0, "
+        "'p', 0)",
+        "INSERT INTO lane(id, address, shard, epoch, pool, retired) VALUES(99999999999, "
+        "'192.0.2.1', 0, 1, 'p', 0)",
+        "INSERT INTO lane VALUES(1, '192.0.2.1', 0, 1, 'p', 0, 'a', 64, 1, 0)",
+        "INSERT INTO lane VALUES(1, '192.0.2.1', 0, 1, 'p', 0, 'a', -1, 0, 0)",
+        "INSERT INTO lane VALUES(1, '192.0.2.1', 0, 1, 'p', 0, 'a', -1, 5, 0)",
     };
     for (size_t i = 0; i < ARRAY_COUNT(wrong); i++) {
         struct state *s = open_it();
@@ -173,6 +181,83 @@ static void test_lanes_out_of_range(void **state)
         state_close(&s);
         run_sql("DELETE FROM lane");
     }
+}
+
+/* A file of the first release: it has no owners yet, and every lane is this node's. */
+static void test_first_schema(void **state)
+{
+    (void)state;
+    run_sql("CREATE TABLE lane(id INTEGER PRIMARY KEY AUTOINCREMENT, address TEXT NOT NULL UNIQUE,"
+            " shard INTEGER NOT NULL, epoch INTEGER NOT NULL, pool TEXT NOT NULL,"
+            " retired INTEGER NOT NULL);"
+            "INSERT INTO lane VALUES(3, '192.0.2.1', 1, 4, 'p', 0);"
+            "PRAGMA user_version = 1");
+    struct state *s = open_it();
+    for (int i = 0; i < 2; i++) {
+        struct state_lane *out;
+        size_t count;
+        assert_int_equal(state_lanes(s, &out, &count), 0);
+        assert_int_equal(count, 1);
+        assert_int_equal(out[0].id, 3);
+        assert_int_equal(out[0].epoch, 4);
+        assert_string_equal(out[0].owner, "");
+        assert_int_equal(out[0].role, LANE_OWNER);
+        assert_int_equal(out[0].owner_slot, CONTROL_NO_SLOT);
+        assert_int_equal(out[0].move, 0);
+        free(out);
+        reopen(&s);
+    }
+    state_close(&s);
+}
+
+static struct state_swap a_swap(uint32_t id, const char *from, uint32_t epoch, const char *to)
+{
+    return (struct state_swap){.id = id,
+                               .epoch_before = epoch,
+                               .epoch = epoch + 1,
+                               .owner_slot = 2,
+                               .owner_before = from,
+                               .owner = to,
+                               .role = LANE_AWAY,
+                               .move = UINT64_MAX};
+}
+
+/* Owner and epoch are compared for all of them before any is another's. */
+static void test_swap(void **state)
+{
+    (void)state;
+    struct state *s = open_it();
+    struct state_lane lanes[2] = {a_lane("192.0.2.1", 0), a_lane("192.0.2.2", 1)};
+    struct state_lane *out;
+    size_t count;
+    for (size_t i = 0; i < 2; i++) {
+        strcpy(lanes[i].owner, "a");
+        lanes[i].role = LANE_OWNER;
+    }
+    assert_int_equal(state_lanes_save(s, lanes, 2), 0);
+    struct state_swap good = a_swap(lanes[0].id, "a", 1, "b");
+    const struct state_swap stale[] = {a_swap(lanes[1].id, "a", 2, "b"),
+                                       a_swap(lanes[1].id, "c", 1, "b"), a_swap(99, "a", 1, "b")};
+    for (size_t i = 0; i < ARRAY_COUNT(stale); i++) {
+        const struct state_swap both[] = {good, stale[i]};
+        assert_int_equal(state_lanes_swap(s, both, 2), -ESTALE);
+        assert_int_equal(state_lanes(s, &out, &count), 0);
+        assert_string_equal(out[0].owner, "a");
+        assert_int_equal(out[0].epoch, 1);
+        free(out);
+    }
+    assert_int_equal(state_lanes_swap(s, &good, 1), 0);
+    assert_int_equal(state_lanes_swap(s, &good, 1), -ESTALE);
+    reopen(&s);
+    assert_int_equal(state_lanes(s, &out, &count), 0);
+    assert_string_equal(out[0].owner, "b");
+    assert_int_equal(out[0].epoch, 2);
+    assert_int_equal(out[0].role, LANE_AWAY);
+    assert_int_equal(out[0].owner_slot, 2);
+    assert_true(out[0].move == UINT64_MAX);
+    assert_string_equal(out[1].owner, "a");
+    free(out);
+    state_close(&s);
 }
 
 static struct control_hold a_hold(const char *kind, const char *value, uint64_t since)
@@ -304,7 +389,7 @@ static void test_refuses_what_it_does_not_know(void **state)
     (void)state;
     struct state *s = open_it();
     state_close(&s);
-    run_sql("PRAGMA user_version = 2");
+    run_sql("PRAGMA user_version = 3");
     assert_int_equal(state_open(path, &s), -EILSEQ);
     assert_non_null(strstr(state_error(s), "newer"));
     state_close(&s);
@@ -347,6 +432,8 @@ int main(void)
         TEST(test_lanes_keep_their_numbers),
         TEST(test_lanes_all_or_nothing),
         TEST(test_lanes_out_of_range),
+        TEST(test_first_schema),
+        TEST(test_swap),
         TEST(test_holds),
         TEST(test_holds_have_a_limit),
         TEST(test_poison),
