@@ -156,6 +156,17 @@ int hand_send(struct hand *h, const struct lane_from *to, const struct lane_fram
 
 /* --- reading and sending one message --- */
 
+/* NULL: nothing of it is to be handed over any more: it expired, or came back with a copy. */
+static struct qmsg *msg_of(const struct hand_job *j)
+{
+    const struct store *s = &j->hand->queue->store;
+    struct qmsg *m = store_find(s, j->id);
+    for (uint32_t i = m == NULL ? 0 : m->first; i != 0; i = store_entry(s, i)->sibling)
+        if (store_entry(s, i)->state == ENTRY_STRAY && store_entry(s, i)->cancel != 0)
+            return m;
+    return NULL;
+}
+
 static struct lane *lane_of(const struct hand *h, const struct hand_lane *hl)
 {
     return &h->queue->lanes[hl->lane];
@@ -274,7 +285,7 @@ static void on_read(struct spool_read *read, int res, const struct record_view *
         return;
     }
     struct queue *q = j->hand->queue;
-    const struct qmsg *m = store_find(&q->store, j->id);
+    const struct qmsg *m = msg_of(j);
     j->stage = JOB_BLOCKED; /* no read is under way any more */
     j->since_ms = queue_now_ms(q);
     if (m == NULL) {
@@ -297,8 +308,8 @@ static void on_read(struct spool_read *read, int res, const struct record_view *
 static void job_read(struct hand_job *j)
 {
     struct queue *q = j->hand->queue;
-    struct qmsg *m = store_find(&q->store, j->id);
-    if (m == NULL) { /* deleted, or expired */
+    struct qmsg *m = msg_of(j);
+    if (m == NULL) {
         job_drop(j);
         return;
     }
