@@ -489,7 +489,7 @@ class Cluster:
         """As data: YAML takes JSON."""
         d = f"{self.dir}/{name}"
         pki = f"{self.dir}/pki-{name}"
-        peers = {p: f"{self.lab.wire_address(p)}:{LINK_PORT}" for p in self.names if p != name}
+        peers = {p: f"{self.lab.address(p)}:{LINK_PORT}" for p in self.names if p != name}
         text = {
             "node": name,
             "node_id": self.lab.number(name),
@@ -500,8 +500,8 @@ class Cluster:
             "relay_from": ["10.98.0.0/24", "127.0.0.0/8"],
             "listen": [{"address": self.lab.address(name), "port": SMTP_PORT},
                        {"address": "127.0.0.1", "port": SMTP_PORT}],
-            "cluster": {"name": "test", "listen": f"{self.lab.wire_address(name)}:{LINK_PORT}",
-                        "source": self.lab.wire_address(name), "peers": peers, "ca": f"{pki}/ca.pem",
+            "cluster": {"name": "test", "listen": f"{self.lab.address(name)}:{LINK_PORT}",
+                        "source": self.lab.address(name), "peers": peers, "ca": f"{pki}/ca.pem",
                         "certificate": f"{pki}/node.pem", "key": f"{pki}/node.key",
                         "driver": "l2", "interface": "eth0"},
             "smtp": {"connections_per_ip": 0, "connections_per_net": 0, "accept_per_s_per_ip": 0, "drain": "3s"},
@@ -590,7 +590,7 @@ class Cluster:
             if self.queued() != 0:
                 return False
             whole = self.nodes[self.names[0]].ask("ledger", "--cluster")
-            return whole if whole and whole.get("in_transit") == 0 and not whole["sum"].get("missing") else None
+            return whole if whole and whole["sum"]["in_transit"] == 0 and whole.get("complete") else None
         return wait_for(lambda: f"empty queues: {[(n, x.ledger()) for n, x in self.nodes.items()]}", empty,
                         seconds, 0.2)
 

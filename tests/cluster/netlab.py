@@ -2,11 +2,9 @@
 
         a eth0 10.97.0.11 ----+                +---- out0 10.98.0.2 world: sink and load
         b eth0 10.97.0.12 ----+--br0-- r ------+     (the remote side, behind a router)
-        lanes 10.97.1.1 ..    |    10.97.0.1   10.98.0.1
-        a eth1 10.96.0.11 ----+
-        b eth1 10.96.0.12 ----+--br1                 the cluster's own wire
+        lanes 10.97.1.1 ..         10.97.0.1   10.98.0.1
 
-br0 and br1 are bridges in a namespace of their own, the switch. IPv6 likewise: fd97::11, fd97::1:1 .. for
+br0 is a bridge in a namespace of its own, the switch; the nodes speak to each other over it. IPv6 likewise: fd97::11, fd97::1:1 .. for
 lanes, fd98::2. The names of the namespaces carry our process number; all are removed at the end, also after a
 failure or a signal. Needs root and iproute2, and no Python beyond the standard library.
 """
@@ -18,7 +16,7 @@ import signal
 import subprocess
 
 SEGMENT4, SEGMENT6 = "10.97.0", "fd97:"
-WIRE, WORLD4, WORLD6 = "10.96.0", "10.98.0.2", "fd98::2"
+WORLD4, WORLD6 = "10.98.0.2", "fd98::2"
 ROUTER4, ROUTER6 = "10.97.0.1", "fd97::1"
 
 
@@ -124,23 +122,22 @@ class Lab:
 
     def build(self):
         switch = self.add("switch")
-        for bridge in ("br0", "br1"):
-            switch.ip("link", "add", bridge, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0")
-            switch.ip("link", "set", bridge, "up")
+        switch.ip("link", "add", "br0", "type", "bridge", "forward_delay", "0", "mcast_snooping", "0")
+        switch.ip("link", "set", "br0", "up")
         self.build_router()
         for i, name in enumerate(self.names):
             self.build_node(name, i + 11)
 
-    def plug(self, host, interface, bridge, port):
-        """A cable from the host to the switch."""
+    def plug(self, host, port):
+        """A cable from the host's eth0 to the switch."""
         switch = self.hosts["switch"]
-        host.ip("link", "add", interface, "type", "veth", "peer", "name", port, "netns", switch.netns)
-        switch.ip("link", "set", port, "master", bridge, "up")
-        host.ip("link", "set", interface, "up")
+        host.ip("link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", switch.netns)
+        switch.ip("link", "set", port, "master", "br0", "up")
+        host.ip("link", "set", "eth0", "up")
 
     def build_router(self):
         router, world = self.add("r"), self.add("world")
-        self.plug(router, "eth0", "br0", "p-r")
+        self.plug(router, "p-r")
         router.ip("link", "add", "out0", "type", "veth", "peer", "name", "out0", "netns", world.netns)
         for host, interface, *addresses in (
                 (router, "eth0", f"{ROUTER4}/16", f"{ROUTER6}/64"),
@@ -156,11 +153,9 @@ class Lab:
 
     def build_node(self, name, number):
         host = self.add(name)
-        self.plug(host, "eth0", "br0", f"p-{name}0")
-        self.plug(host, "eth1", "br1", f"p-{name}1")
+        self.plug(host, f"p-{name}")
         host.ip("addr", "add", f"{SEGMENT4}.{number}/16", "dev", "eth0")
         host.ip("addr", "add", f"fd97::{number}/64", "dev", "eth0", "nodad")
-        host.ip("addr", "add", f"{WIRE}.{number}/24", "dev", "eth1")
         host.ip("route", "add", "default", "via", ROUTER4)
         host.ip("-6", "route", "add", "default", "via", ROUTER6)
 
@@ -170,21 +165,24 @@ class Lab:
     def address(self, name):
         return f"{SEGMENT4}.{self.number(name)}"
 
-    def wire_address(self, name):
-        return f"{WIRE}.{self.number(name)}"
-
     # --- trouble ---
 
     def cut(self, name):
-        """The node's cable of the cluster wire is out; its addresses stay."""
-        self.hosts["switch"].ip("link", "set", f"p-{name}1", "down")
+        """No packet passes between the node and the others, in silence; the world still reaches all."""
+        self.routes(name, "add")
 
     def heal(self, name):
-        self.hosts["switch"].ip("link", "set", f"p-{name}1", "up")
+        self.routes(name, "del")
+
+    def routes(self, name, verb):
+        for other in self.names:
+            if other != name:
+                self.hosts[name].ip("route", verb, "blackhole", f"{self.address(other)}/32")
+                self.hosts[other].ip("route", verb, "blackhole", f"{self.address(name)}/32")
 
     def slow(self, name, rate="10mbit"):
-        """The cluster wire towards and from the node; rate None: as fast as it can."""
-        for host, device in ((self.hosts["switch"], f"p-{name}1"), (self.hosts[name], "eth1")):
+        """All that goes to and from the node; rate None: as fast as it can."""
+        for host, device in ((self.hosts["switch"], f"p-{name}"), (self.hosts[name], "eth0")):
             run("tc", "-n", host.netns, "qdisc", "del", "dev", device, "root", check=False)
             if rate is not None:
                 run("tc", "-n", host.netns, "qdisc", "add", "dev", device, "root", "tbf", "rate", rate,
@@ -195,7 +193,7 @@ class Lab:
         stranger = self.hosts.get("stranger")
         if stranger is None:
             stranger = self.add("stranger")
-            self.plug(stranger, "eth0", "br0", "p-str")
+            self.plug(stranger, "p-str")
         stranger.ip("addr", "add", f"{address}/16", "dev", "eth0")
         return stranger
 
