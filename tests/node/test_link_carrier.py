@@ -258,7 +258,8 @@ def test_worker_that_does_not_read(nodes):
     assert a.waiting() >= 1 << 20, "back-pressure reaches the sender"
     nodes.masters["a"].send("b", CONTROL, 100)
     wait_for(nodes.masters["a"].all_acked, 5)
-    assert rss_bytes(nodes.masters["b"].process.pid) < 100 << 20
+    sanitized = "san" in os.path.basename(link_master.BUILD)  # keeps what was freed
+    assert sanitized or rss_bytes(nodes.masters["b"].process.pid) < 100 << 20
     ups = a.count("up", "b")
     wait_for(lambda: a.count("up", "b") > ups, 10, "its queue is thrown away")
     assert nodes.log("b").count("does not read") == 1, nodes.log("b")
