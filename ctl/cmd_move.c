@@ -172,6 +172,15 @@ int run_move_status(struct cli *c)
     return r;
 }
 
+/* An indented line below the node's own text. */
+static void put_hint(const char *before, const char *text, const char *after)
+{
+    struct view v = {.out = stderr};
+    fprintf(stderr, "  %s ", before);
+    view_put(&v, text);
+    fprintf(stderr, "%s\n", after);
+}
+
 /* Distinct texts of a field, for people; the few that there may be. */
 static void list_names(const char *const *names, size_t count)
 {
@@ -193,19 +202,28 @@ static void list_names(const char *const *names, size_t count)
     fputc('\n', stderr);
 }
 
-/* True when `word` is none of the names in this field of the rows: then it says which there are. */
-static bool explain_name(const char *what, const char *word, const json_t *rows, const char *field)
+/* A kind of names: the field of these rows. */
+struct names {
+    const char *what;
+    const json_t *rows;
+};
+
+/*
+ * True when `word` is none of the names: then it says which there are. That the word is unknown is
+ * said only when the node's own text does not.
+ */
+static bool explain_name(const struct names *n, const char *word, const char *error)
 {
     size_t i, count = 0;
     const json_t *row;
     bool known = false;
-    const char **names = calloc(json_array_size(rows) + 1, sizeof *names);
+    const char **names = calloc(json_array_size(n->rows) + 1, sizeof *names);
 
     if (names == NULL || word == NULL)
         goto out;
-    json_array_foreach(rows, i, row)
+    json_array_foreach(n->rows, i, row)
     {
-        const char *name = json_word(row, field, "");
+        const char *name = json_word(row, n->what, "");
         if (name[0] != '\0')
             names[count++] = name;
         known = known || strcmp(name, word) == 0;
@@ -213,10 +231,12 @@ static bool explain_name(const char *what, const char *word, const json_t *rows,
     if (known || count == 0)
         goto out;
     const char *near = suggest_nearest(word, names, count);
-    (void)cli_fail(0, "there is no %s %s%s%s%s", what, word, near != NULL ? ": did you mean " : "",
-                   near != NULL ? near : "", near != NULL ? "?" : "");
+    if (strstr(error, word) == NULL)
+        (void)cli_fail(0, "there is no %s %s", n->what, word);
     if (near == NULL)
         list_names(names, count);
+    else
+        put_hint("did you mean", near, "?");
     free(names);
     return true;
 out:
@@ -225,7 +245,7 @@ out:
 }
 
 /* Names that the cluster does not know. The node may be in none, or answer nothing now. */
-static bool explain_names(struct cli *c)
+static bool explain_names(struct cli *c, const char *error)
 {
     char ignored[CLIENT_ERROR_BYTES];
     struct call ask = {.verb = "cluster"};
@@ -236,19 +256,21 @@ static bool explain_names(struct cli *c)
         node = call_get(&c->call, "node");
     if (client_call(c->client, &ask, &reply, ignored) < 0)
         return false;
-    const json_t *lanes = json_object_get(reply.json, "lanes");
-    bool said = explain_name("node", node, json_object_get(reply.json, "nodes"), "node");
-    said = explain_name("pool", call_get(&c->call, "pool"), lanes, "pool") || said;
-    said = explain_name("lane", call_get(&c->call, "lane"), lanes, "lane") || said;
+    const struct names nodes = {"node", json_object_get(reply.json, "nodes")};
+    const struct names pools = {"pool", json_object_get(reply.json, "lanes")};
+    const struct names lanes = {"lane", pools.rows};
+    bool said = explain_name(&nodes, node, error);
+    said = explain_name(&pools, call_get(&c->call, "pool"), error) || said;
+    said = explain_name(&lanes, call_get(&c->call, "lane"), error) || said;
     reply_free(&reply);
     return said;
 }
 
 void advise_move(struct cli *c, const char *error)
 {
-    if (strstr(error, "did you mean") != NULL || explain_names(c))
+    if (strstr(error, "did you mean") != NULL || explain_names(c, error))
         return;
     const char *what = move_view_advice(error);
     if (what != NULL)
-        fprintf(stderr, "  what to do: %s\n", what);
+        put_hint("what to do:", what, "");
 }

@@ -17,7 +17,8 @@ static const struct {
     const char *text;
 } advice[] = {
     {"nf_tables", "load the kernel's modules nf_tables and nft_fwd_netdev on the target"},
-    {"here already", "nothing is to be done: it is on the target"},
+    {"here already", "nothing, it is on the target"},
+    {"over already", "nothing; `mochila move status ID` tells how it ended"},
     {"cannot be asked", "the nodes do not see each other: `mochila cluster status` on both, and "
                         "mochila.log"},
     {"last move is not over", "wait until the earlier move is over: `mochila move status`"},

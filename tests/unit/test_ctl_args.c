@@ -47,12 +47,8 @@ static void test_good_lines(void **state)
         {"drain --seconds 5", "drain", "seconds=5"},
         {"pool move x --to b --dry-run", "pool move", "pool=x to=b dry_run=1"},
         {"lane move --to b 192.0.2.1 --parallel 4", "lane move", "to=b lane=192.0.2.1 parallel=4"},
-        {"move status", "move status", ""},
         {"move status a-17", "move status", "id=a-17"},
-        {"move abort a-17 --json", "move abort", "id=a-17"},
         {"node drain a --detach", "node drain", "node=a"},
-        {"node undrain a", "node undrain", "node=a"},
-        {"cluster status --watch", "cluster status", ""},
         {"ledger --cluster", "ledger", "cluster=1"},
     };
     (void)state;

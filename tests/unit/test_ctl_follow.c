@@ -296,8 +296,8 @@ static void test_mistyped_names(void **state)
     static const struct {
         const char *line, *word;
     } cases[] = {
-        {"pool move bulk --to bata", "there is no node bata: did you mean beta?"},
-        {"pool move bluk --to beta", "there is no pool bluk: did you mean bulk?"},
+        {"pool move bulk --to bata", "there is no node bata\n  did you mean beta?\n"},
+        {"pool move bluk --to beta", "there is no pool bluk\n  did you mean bulk?\n"},
         {"node drain zzzz", "there is no node zzzz\n  there are alpha, beta\n"},
         {"pool move bulk --to beta", "what to do: make room"},
     };
