@@ -192,6 +192,17 @@ void stray_taken(struct queue *q, struct qmsg *m)
     }
 }
 
+void stray_had(struct queue *q, struct msg_id id)
+{
+    struct qmsg *m = store_find(&q->store, id);
+    for (uint32_t i = m == NULL ? 0 : m->first; i != 0;) {
+        struct qentry *e = store_entry(&q->store, i);
+        i = e->sibling;
+        if (e->state == ENTRY_STRAY)
+            hand_over(q, e);
+    }
+}
+
 /* --- copies --- */
 
 int replica_admit(struct queue *q, const struct lane *l, struct msg_id id)

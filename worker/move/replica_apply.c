@@ -279,10 +279,11 @@ static int take_end_items(struct replica_stream *st, const struct lane_frame *f)
         const struct lane_item *it = &f->items[i];
         struct adopted_item a = {.id = it->id, .lane = st->lane->number};
         snprintf(a.origin, sizeof a.origin, "%s", it->origin);
-        /* a stray of these ids may be here: READY must not outlive them */
         int r = a.origin[0] != '\0' ? adopted_keep(st->lane->shard, &a) : keep_tail(st, it);
         if (r != 0)
             return r;
+        if (a.origin[0] != '\0') /* before the lane is ours, and the stray could be mail again */
+            stray_had(st->replica->set.queue, it->id);
     }
     return 0;
 }
