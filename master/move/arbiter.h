@@ -22,7 +22,7 @@ struct arbiter_ops {
     uint64_t (*session)(struct arbiter *a);
     /* Tells `changed` when a record is changed by others; 0, or -ENOTSUP: nobody else can. */
     int (*watch)(struct arbiter *a, void (*changed)(void *ctx, const struct ip *lane), void *ctx);
-    /* Shuts a dead node out for good, so that its lanes may be taken; -ENOTSUP: only it can give. */
+    /* Shuts a dead node out for good, so that its lanes may be taken; -ENOTSUP: only it gives. */
     int (*fence)(struct arbiter *a, const char *node);
 };
 struct arbiter {

@@ -1,8 +1,8 @@
 /*
  * machine - see machine.h: the one place that writes the state, and what both sides share.
  *
- * Invariants: at most one change of the record and one question to netd are under way for a lane; no
- * state is left while its change is under way, so no answer to it can meet another state.
+ * Invariants: at most one change of the record and one question to netd are under way for a lane;
+ * no state is left while its change is under way, so no answer to it can meet another state.
  */
 #include "master/move/machine_impl.h"
 
@@ -214,8 +214,9 @@ void lane_move_event(struct lane_move *l, enum move_event e)
 static enum move_state resumed_giver(struct lane_move *l, const struct lane_record *r)
 {
     if (!machine_is_us(l, r->owner)) {
-        /* Ours until `epoch`; since then the taker's, or already somebody else's. */
-        l->epoch = r->epoch > 1 && strcmp(r->owner, l->peer) == 0 ? r->epoch - 1 : l->epoch;
+        /* If it has gone on to somebody else, the taker has no tail of ours any more. */
+        bool gone_on = strcmp(r->owner, l->peer) != 0;
+        l->epoch = r->epoch > 2 ? r->epoch - 1 - gone_on : 1;
         return r->move == l->move ? GIVE_GIVEN : machine_over(l, MOVE_DONE);
     }
     l->epoch = r->epoch;

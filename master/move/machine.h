@@ -32,7 +32,7 @@ enum move_state {
     GIVE_WAITING,   /* for its turn */
     GIVE_PREPARING, /* PREPARE until the taker answers */
     GIVE_COPYING,
-    GIVE_FREEZING,  /* the record says FROZEN, or is about to; SET until the worker has it durable */
+    GIVE_FREEZING,  /* the record says FROZEN or is about to; SET until the worker does */
     GIVE_FROZEN,    /* for COMMITREQ */
     GIVE_RELEASING, /* netd takes the address off the wire */
     GIVE_SWAPPING,  /* the record is being changed */
@@ -136,6 +136,7 @@ struct lane_move {
     double bytes_per_s;
     uint32_t calm, tails; /* samples in a row that were small enough */
     uint32_t tries;
+    unsigned saved; /* what its row knows: 0 nothing, 1 that it exists, 2 its end */
 };
 
 /* The one function that writes the state. */

@@ -333,7 +333,7 @@ static enum move_state forwarding_ended(struct lane_move *l)
     return (l->parts & PART_WORKER) != 0 ? tail_ended(l) : l->state;
 }
 
-/* The lane's own record moved on while the worker was told to drop it: then nothing is left here. */
+/* Refused or not: what the worker knows of it is told by the record from now on. */
 static enum move_state dropped(struct lane_move *l)
 {
     if (l->order.role != LANE_AWAY)

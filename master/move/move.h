@@ -50,6 +50,16 @@ void moves_on_worker(struct master *m, struct proc *p);
    again: such a lane keeps its forwarding, or its address on lo. */
 bool moves_tail_of(const struct master *m, uint32_t lane, struct move_tail *out);
 
+/*
+ * One of the verbs below as this node alone can answer it: what another node's master asks. A new
+ * object and its HTTP-like status; NULL when there is no memory. `forward`, unless NULL, gets the
+ * node that must be asked instead (then the status is 421), or "".
+ */
+struct json_t; /* jansson */
+struct json_t *moves_answer(struct master *m, const struct control_frame *f, int *status,
+                            char forward[LIMIT_NAME_BYTES + 1]);
+/* Is it one of these verbs? */
+bool moves_has_verb(const char *verb);
 /* The verbs "move", "move_abort", "moves", "node_drain", "node_undrain": answers the api, now or
    when the owner's master has answered. */
 void moves_verb(struct master *m, const struct control_frame *f);

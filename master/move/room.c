@@ -173,7 +173,8 @@ void room_resume(struct room *r)
             struct lane_move *l = v->lanes[k];
             if (l->state == MOVE_OVER)
                 continue;
-            if (r->ops->record(r->ctx, &l->address) == NULL || activate(r, l) < 0) {
+            if (r->ops->record(r->ctx, &l->address) == NULL ||
+                room_lane(r, &l->address) != NULL || activate(r, l) < 0) {
                 l->state = MOVE_OVER;
                 l->outcome = MOVE_FAILED;
                 v->dirty = true;
@@ -263,6 +264,7 @@ int room_start(struct room *r, const struct move_wish *w, struct move **out, cha
 void room_abort(struct room *r, struct move *v, const char *why)
 {
     (void)r;
+    v->dirty |= !v->aborting;
     v->aborting = true;
     if (v->reason[0] == '\0')
         snprintf(v->reason, sizeof v->reason, "%s", why);
@@ -406,7 +408,8 @@ static void on_stranger(struct room *r, const char *node, const struct move_item
             return; /* as if it asked for its own lane: nothing to say */
         break;
     case MOVE_COMMITTED:
-        if (!ours || rec->epoch < item->epoch || !rec->run)
+        /* It runs here, or was here and has gone on since. */
+        if (rec->epoch < item->epoch || (rec->epoch == item->epoch && !(ours && rec->run)))
             return;
         reply.kind = MOVE_TAKEN;
         reply.epoch = item->epoch;

@@ -116,7 +116,7 @@ void room_turn(struct room *r);
 /* When room_turn is due, 0: no matter when. */
 uint64_t room_due_us(const struct room *r);
 
-/* From rows of an earlier life: moves in the order they began, then room_resume. NULL: no memory. */
+/* From rows of an earlier life: moves as they began, then room_resume. NULL: no memory. */
 struct move *room_add(struct room *r, const struct move *row);
 struct lane_move *room_add_lane(struct room *r, struct move *v, const struct ip *address);
 /* Every lane that is not over goes on from its record. */

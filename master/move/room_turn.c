@@ -1,8 +1,8 @@
 /*
  * room_turn - see room.h: whose turn it is, and what was gathered in a turn.
  *
- * The order within a turn: rows of moves, changes of records, frames. So nobody hears of what is not
- * durable, and a record never names a move that a restart would not know.
+ * The order within a turn: rows of moves, changes of records, frames. So nobody hears of what is
+ * not durable, and a record never names a move that a restart would not know.
  */
 #include "master/move/room_impl.h"
 

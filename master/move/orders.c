@@ -1,0 +1,582 @@
+/*
+ * orders - the operator's words about moves; see move.h.
+ *
+ * What another node owns is that node's to move: the order goes there once, and is never passed on
+ * a second time.
+ */
+#include "master/move/move_impl.h"
+
+#include "base/log.h"
+#include "master/cluster.h"
+#include "master/move/report.h"
+#include "master/netd_client.h"
+#include "master/proc.h"
+#include "master/state_moves.h"
+#include "master/verbs.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { LANES_TEXT_BYTES = 48 << 10 };
+
+struct order {
+    struct master *m;
+    const struct control_frame *f;
+    int status;
+    char forward[LIMIT_NAME_BYTES + 1];
+    char why[200];
+    uint64_t rate, parallel;
+    bool dry_run;
+    struct ip *lanes; /* room for LIMIT_LANES */
+    uint32_t count;
+    char pool[LIMIT_NAME_BYTES + 1];
+};
+
+static const struct config *config_of(const struct master *m)
+{
+    return m->current->source->config;
+}
+
+static json_t *fail(struct order *o, int status, const char *why)
+{
+    o->status = status;
+    return json_pack("{s:s}", "error", why);
+}
+
+static bool flag(const struct control_frame *f, const char *key)
+{
+    const char *v = control_arg(f, key);
+    return v != NULL && strcmp(v, "0") != 0 && strcmp(v, "false") != 0;
+}
+
+static bool numbers(struct order *o)
+{
+    const char *rate = control_arg(o->f, "rate"), *parallel = control_arg(o->f, "parallel");
+    o->rate = config_of(o->m)->cluster.move_rate;
+    o->parallel = config_of(o->m)->cluster.move_lanes;
+    if (rate != NULL && span_to_u64(span_str(rate), &o->rate) < 0)
+        return false;
+    if (parallel != NULL && span_to_u64(span_str(parallel), &o->parallel) < 0)
+        return false;
+    o->dry_run = flag(o->f, "dry_run");
+    if (o->parallel > LIMIT_LANES)
+        o->parallel = LIMIT_LANES;
+    return o->parallel > 0;
+}
+
+/* --- which lanes --- */
+
+static int named_lanes(struct order *o, const char *list)
+{
+    char word[IP_TEXT];
+    while (*list != '\0') {
+        size_t n = strcspn(list, ",");
+        if (n >= sizeof word || o->count == LIMIT_LANES)
+            return -EINVAL;
+        memcpy(word, list, n);
+        word[n] = '\0';
+        if (ip_parse(span_str(word), &o->lanes[o->count]) < 0 ||
+            lane_by_address(o->m, &o->lanes[o->count]) == NULL) {
+            snprintf(o->why, sizeof o->why, "there is no lane %s", word);
+            return -ENOENT;
+        }
+        o->count++;
+        list += n + (list[n] == ',');
+    }
+    return o->count > 0 ? 0 : -EINVAL;
+}
+
+static int pool_lanes(struct order *o, const char *pool)
+{
+    for (uint32_t i = 0; i < o->m->lanes.count; i++) {
+        const struct lane_record *r = o->m->lanes.records[i];
+        if (r->configured && strcmp(r->pool, pool) == 0 && o->count < LIMIT_LANES)
+            o->lanes[o->count++] = r->address;
+    }
+    if (o->count == 0)
+        snprintf(o->why, sizeof o->why, "there is no pool %s, or it has no lanes", pool);
+    return o->count > 0 ? 0 : -ENOENT;
+}
+
+/* Those of one owner that are not where they are to go: ours if there are any. */
+static void pick_owner(struct order *o, const char *to, char owner[LIMIT_NAME_BYTES + 1])
+{
+    const char *us = config_of(o->m)->node;
+    uint32_t kept = 0;
+    owner[0] = '\0';
+    for (uint32_t i = 0; i < o->count; i++) {
+        const struct lane_record *r = lane_by_address(o->m, &o->lanes[i]);
+        if (strcmp(r->owner, to) != 0 && (owner[0] == '\0' || strcmp(r->owner, us) == 0))
+            memcpy(owner, r->owner, LIMIT_NAME_BYTES + 1);
+    }
+    for (uint32_t i = 0; i < o->count; i++) {
+        const struct lane_record *r = lane_by_address(o->m, &o->lanes[i]);
+        if (strcmp(r->owner, owner) == 0)
+            o->lanes[kept++] = o->lanes[i];
+    }
+    o->count = kept;
+}
+
+/* NULL, or why nothing can be moved to that node now. */
+static const char *unfit(struct master *m, const char *to, char why[200])
+{
+    const struct cluster_node *n = cluster_find(m, to), *us = cluster_find(m, config_of(m)->node);
+    if (n == NULL || us == NULL) {
+        snprintf(why, 200, "there is no node %s in cluster.peers", to);
+        return why;
+    }
+    if (n->self)
+        return "the lanes are here already";
+    if (!n->up) {
+        snprintf(why, 200, "node %s cannot be reached: %s", to,
+                 n->why[0] != '\0' ? n->why : "it was not heard");
+        return why;
+    }
+    if (n->status.driver != us->status.driver)
+        return "the two nodes have different cluster.driver";
+    if (n->status.layout != us->status.layout)
+        return "the releases of the two nodes lay out records differently: update one first";
+    return NULL;
+}
+
+const char *move_refuses(struct master *m, const char *node, const struct move_item *item)
+{
+    static char why[200];
+    const struct cluster_node *us = cluster_find(m, config_of(m)->node);
+    (void)node;
+    if (us != NULL && us->status.disk_free != 0 && item->bytes > us->status.disk_free / 2)
+        return "there is not room enough on the other node's disk";
+    if (m->mode != MODE_RUNNING)
+        return "the other node is about to stop";
+    (void)why;
+    return NULL;
+}
+
+/* --- move --- */
+
+static json_t *answer_move(struct order *o, json_t *report)
+{
+    o->status = 200;
+    return json_pack("{s:o, s:b}", "move", report, "dry_run", o->dry_run);
+}
+
+/* What would happen, without a trace of it. */
+static json_t *predict(struct order *o, const char *to)
+{
+    struct move v = {.side = MOVE_GIVER, .started = 0, .rate = o->rate, .parallel = 1};
+    uint64_t messages = 0, bytes = 0;
+    const char *us = config_of(o->m)->node;
+    snprintf(v.pool, sizeof v.pool, "%s", o->pool);
+    snprintf(v.giver, sizeof v.giver, "%s", us);
+    snprintf(v.taker, sizeof v.taker, "%s", to);
+    json_t *report = move_report(&v, false), *lanes = json_array();
+    for (uint32_t i = 0; i < o->count; i++) {
+        char text[IP_TEXT], reason[200] = "";
+        const struct lane_move *other = room_lane(&o->m->moves->room, &o->lanes[i]);
+        const struct cluster_lane *told = cluster_lane_at(o->m, us, &o->lanes[i]);
+        ip_format(&o->lanes[i], text);
+        if (other != NULL)
+            snprintf(reason, sizeof reason, "its last move is not over: %s",
+                     move_state_word(other->state));
+        messages += told != NULL ? told->queued : 0;
+        (void)json_array_append_new(
+            lanes, json_pack("{s:s, s:s, s:i, s:i, s:I, s:i, s:i, s:s}", "lane", text, "state",
+                             reason[0] != '\0' ? "refused" : "waiting", "step", 0, "pause_us", 0,
+                             "messages_left", (json_int_t)(told != NULL ? told->queued : 0),
+                             "bytes_left", 0, "tails", 0, "reason", reason));
+    }
+    (void)json_object_set_new(report, "id", json_string(""));
+    (void)json_object_set_new(report, "lanes", lanes);
+    (void)json_object_set_new(report, "lanes_total", json_integer(o->count));
+    (void)json_object_set_new(report, "messages_total", json_integer((json_int_t)messages));
+    (void)json_object_set_new(report, "bytes_total", json_integer((json_int_t)bytes));
+    return answer_move(o, report);
+}
+
+static int start(struct order *o, const char *to, bool drain, struct move **out)
+{
+    char why[160] = "state.db cannot be written";
+    uint64_t number;
+    struct move_wish w = {.lanes = o->lanes,
+                          .count = o->count,
+                          .parallel = (uint32_t)o->parallel,
+                          .rate = o->rate,
+                          .drain = drain,
+                          .pool = o->pool,
+                          .to = to};
+    int rc = state_move_number(o->m->state, &number);
+    if (rc == 0) {
+        w.id = (uint64_t)config_of(o->m)->node_id << 48 | number;
+        rc = room_start(&o->m->moves->room, &w, out, why);
+    }
+    if (rc < 0)
+        snprintf(o->why, sizeof o->why, "%s", why);
+    return rc;
+}
+
+static json_t *move(struct order *o)
+{
+    const char *pool = control_arg(o->f, "pool"), *lane = control_arg(o->f, "lane");
+    const char *to = control_arg(o->f, "to"), *us = config_of(o->m)->node;
+    char owner[LIMIT_NAME_BYTES + 1], why[200];
+    struct move *v;
+    if (to == NULL || (pool == NULL) == (lane == NULL))
+        return fail(o, 400, "expected to, and one of pool and lane");
+    if (!numbers(o))
+        return fail(o, 400, "rate and parallel: expected numbers, parallel from 1");
+    int rc = pool != NULL ? pool_lanes(o, pool) : named_lanes(o, lane);
+    if (rc < 0)
+        return fail(o, rc == -ENOENT ? 404 : 400, rc == -ENOENT ? o->why : "lane: no address");
+    snprintf(o->pool, sizeof o->pool, "%s", lane_by_address(o->m, &o->lanes[0])->pool);
+    if (cluster_find(o->m, to) == NULL) {
+        snprintf(why, sizeof why, "there is no node %s in cluster.peers", to);
+        return fail(o, 404, why);
+    }
+    pick_owner(o, to, owner);
+    if (o->count == 0)
+        return fail(o, 409, "all of it is there already");
+    if (strcmp(owner, us) != 0) {
+        snprintf(o->forward, sizeof o->forward, "%s", owner);
+        snprintf(why, sizeof why, "node %s owns it: ask there", owner);
+        return fail(o, 421, why);
+    }
+    const char *no = unfit(o->m, to, why);
+    if (no != NULL)
+        return fail(o, 409, no);
+    if (o->dry_run)
+        return predict(o, to);
+    if (start(o, to, false, &v) < 0)
+        return fail(o, 409, o->why);
+    return answer_move(o, move_report(v, true));
+}
+
+/* --- abort, moves --- */
+
+/* "a-17" into the node's name and the number: false when it is no such text. */
+static bool split_id(const char *id, char node[LIMIT_NAME_BYTES + 1], uint64_t *number)
+{
+    const char *dash = strrchr(id, '-');
+    if (dash == NULL || dash == id || (size_t)(dash - id) > LIMIT_NAME_BYTES)
+        return false;
+    memcpy(node, id, (size_t)(dash - id));
+    node[dash - id] = '\0';
+    return span_to_u64(span_str(dash + 1), number) == 0;
+}
+
+static struct move *find(struct order *o, const char *id)
+{
+    struct room *r = &o->m->moves->room;
+    char text[LIMIT_NAME_BYTES + 24];
+    for (uint32_t i = r->count; i > 0; i--) {
+        move_id_text(r->moves[i - 1], text);
+        if (strcmp(text, id) == 0)
+            return r->moves[i - 1];
+    }
+    return NULL;
+}
+
+/* The move is the business of the node that it is named after. */
+static json_t *elsewhere(struct order *o, const char *id)
+{
+    char node[LIMIT_NAME_BYTES + 1];
+    uint64_t number;
+    if (!split_id(id, node, &number))
+        return fail(o, 400, "id: expected the id of a move, as a-17");
+    if (strcmp(node, config_of(o->m)->node) == 0 || cluster_find(o->m, node) == NULL)
+        return fail(o, 404, "there is no such move");
+    snprintf(o->forward, sizeof o->forward, "%s", node);
+    return fail(o, 421, "another node gives these lanes: ask there");
+}
+
+static json_t *move_abort(struct order *o)
+{
+    const char *id = control_arg(o->f, "id");
+    struct move *v = id != NULL ? find(o, id) : NULL;
+    if (id == NULL)
+        return fail(o, 400, "expected id");
+    if (v == NULL || v->side == MOVE_TAKER)
+        return elsewhere(o, id);
+    if (v->outcome != MOVE_OPEN)
+        return fail(o, 409, "the move is over already");
+    room_abort(&o->m->moves->room, v, "aborted by the operator");
+    return answer_move(o, move_report(v, true));
+}
+
+static json_t *moves(struct order *o)
+{
+    struct room *r = &o->m->moves->room;
+    const char *id = control_arg(o->f, "id");
+    json_t *list = json_array();
+    if (id != NULL) {
+        struct move *v = find(o, id);
+        if (v == NULL) {
+            json_decref(list);
+            return elsewhere(o, id);
+        }
+        (void)json_array_append_new(list, move_report(v, true));
+    }
+    for (uint32_t i = r->count; id == NULL && i > 0; i--)
+        (void)json_array_append_new(list, move_report(r->moves[i - 1], false));
+    o->status = 200;
+    return json_pack("{s:o}", "moves", list);
+}
+
+/* --- drain --- */
+
+/* The fittest node for one more lane: by free disk for each lane it has and is to get. */
+static uint32_t fittest(struct master *m, const uint32_t *planned)
+{
+    uint32_t best = UINT32_MAX;
+    double best_score = 0;
+    char why[200];
+    for (uint32_t i = 0; i < LIMIT_PEERS + 1; i++) {
+        const struct cluster_node *n = cluster_at(m, i);
+        if (n == NULL)
+            break;
+        if (n->self || unfit(m, n->name, why) != NULL)
+            continue;
+        double room = (double)n->status.disk_free + 1;
+        double load = 1.0 + n->status.lane_count + planned[i] + (double)n->status.queued / 10000.0;
+        if (best == UINT32_MAX || room / load > best_score) {
+            best = i;
+            best_score = room / load;
+        }
+    }
+    return best;
+}
+
+/* All lanes of ours, spread over the others: targets[k] for lanes[k]. */
+static int plan(struct order *o, uint32_t *targets)
+{
+    uint32_t planned[LIMIT_PEERS + 1] = {0};
+    for (uint32_t i = 0; i < o->m->lanes.count; i++) {
+        const struct lane_record *r = o->m->lanes.records[i];
+        if (r->role != LANE_OWNER || !r->configured ||
+            room_lane(&o->m->moves->room, &r->address) != NULL)
+            continue;
+        uint32_t at = fittest(o->m, planned);
+        if (at == UINT32_MAX)
+            return -ENOENT;
+        planned[at]++;
+        targets[o->count] = at;
+        o->lanes[o->count++] = r->address;
+    }
+    return 0;
+}
+
+/* The lanes of one pool that go to one node are one move. */
+static void start_planned(struct order *o, const uint32_t *targets, uint32_t from, json_t *list)
+{
+    const struct cluster_node *n = cluster_at(o->m, targets[from]);
+    struct order part = *o;
+    struct move *v;
+    part.lanes = calloc(LIMIT_LANES, sizeof *part.lanes);
+    part.count = 0;
+    snprintf(part.pool, sizeof part.pool, "%s", lane_by_address(o->m, &o->lanes[from])->pool);
+    for (uint32_t i = from; part.lanes != NULL && i < o->count; i++) {
+        const struct lane_record *r = lane_by_address(o->m, &o->lanes[i]);
+        if (targets[i] == targets[from] && strcmp(r->pool, part.pool) == 0)
+            part.lanes[part.count++] = r->address;
+    }
+    json_t *report = NULL;
+    if (part.count > 0 && o->dry_run) {
+        json_t *answer = predict(&part, n->name);
+        report = json_incref(json_object_get(answer, "move"));
+        json_decref(answer);
+    } else if (part.count > 0 && start(&part, n->name, true, &v) == 0) {
+        report = move_report(v, false);
+    }
+    if (report != NULL)
+        (void)json_array_append_new(list, report);
+    free(part.lanes);
+}
+
+static json_t *node_drain(struct order *o)
+{
+    static uint32_t targets[LIMIT_LANES];
+    const char *node = control_arg(o->f, "node");
+    if (node == NULL || !numbers(o))
+        return fail(o, 400, "expected node; rate: a number of bytes a second");
+    if (cluster_find(o->m, node) == NULL)
+        return fail(o, 404, "there is no such node in cluster.peers");
+    if (strcmp(node, config_of(o->m)->node) != 0) {
+        snprintf(o->forward, sizeof o->forward, "%s", node);
+        return fail(o, 421, "ask the node itself");
+    }
+    if (plan(o, targets) < 0)
+        return fail(o, 409, "no other node can take lanes: see `mochila cluster status`");
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < o->count; i++) {
+        bool first = true;
+        const char *pool = lane_by_address(o->m, &o->lanes[i])->pool;
+        for (uint32_t k = 0; k < i && first; k++)
+            first = targets[k] != targets[i] ||
+                    strcmp(lane_by_address(o->m, &o->lanes[k])->pool, pool) != 0;
+        if (first)
+            start_planned(o, targets, i, list);
+    }
+    o->status = 200;
+    return json_pack("{s:o, s:b}", "moves", list, "dry_run", o->dry_run);
+}
+
+/* What the owner says of it stands in its own audit log, and in `moves` there and here. */
+static void on_undrain(struct master *m, void *ctx, int status, struct span body)
+{
+    (void)ctx;
+    if (status != 200)
+        log_warn("undrain: a node does not give lanes back: %d %.*s", status,
+                 (int)(body.n < 200 ? body.n : 200), (const char *)body.p);
+    (void)m;
+}
+
+/* Each lane that a drain took from here and that is not here now: its owner is asked to give it. */
+static json_t *node_undrain(struct order *o)
+{
+    const char *node = control_arg(o->f, "node"), *us = config_of(o->m)->node;
+    struct room *r = &o->m->moves->room;
+    if (node == NULL || cluster_find(o->m, node) == NULL)
+        return fail(o, 404, "there is no such node in cluster.peers");
+    if (strcmp(node, us) != 0) {
+        snprintf(o->forward, sizeof o->forward, "%s", node);
+        return fail(o, 421, "ask the node itself");
+    }
+    json_t *list = json_array();
+    for (uint32_t i = r->count; i > 0; i--) {
+        const struct move *v = r->moves[i - 1];
+        char text[LANES_TEXT_BYTES] = "lane=", to[LIMIT_NAME_BYTES + 8];
+        size_t n = strlen(text);
+        if (v->side != MOVE_GIVER || !v->drain)
+            continue;
+        for (uint32_t k = 0; k < v->count && n + IP_TEXT + 2 < sizeof text; k++) {
+            const struct lane_record *rec = lane_by_address(o->m, &v->lanes[k]->address);
+            char address[IP_TEXT];
+            if (rec == NULL || strcmp(rec->owner, v->taker) != 0)
+                continue;
+            ip_format(&rec->address, address);
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", n > 5 ? "," : "", address);
+        }
+        snprintf(to, sizeof to, "to=%s", us);
+        char *args[] = {text, to};
+        struct cluster_verb verb = {"move", args, 2};
+        if (n > 5 && cluster_ask(o->m, v->taker, &verb, on_undrain, NULL) == 0)
+            (void)json_array_append_new(
+                list, json_pack("{s:s, s:s, s:s, s:s, s:s}", "id", "", "pool", v->pool, "from",
+                                v->taker, "to", us, "state", "preparing"));
+    }
+    o->status = 200;
+    return json_pack("{s:o, s:b}", "moves", list, "dry_run", 0);
+}
+
+static const struct {
+    const char *name;
+    json_t *(*handle)(struct order *o);
+    bool changes;
+} verbs[] = {
+    {"move", move, true},
+    {"move_abort", move_abort, true},
+    {"moves", moves, false},
+    {"node_drain", node_drain, true},
+    {"node_undrain", node_undrain, true},
+};
+
+bool moves_has_verb(const char *verb)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(verbs); i++) {
+        if (strcmp(verbs[i].name, verb) == 0)
+            return true;
+    }
+    return false;
+}
+
+json_t *moves_answer(struct master *m, const struct control_frame *f, int *status,
+                     char forward[LIMIT_NAME_BYTES + 1])
+{
+    struct order o = {.m = m, .f = f, .status = 500};
+    json_t *answer = NULL;
+    if (forward != NULL)
+        forward[0] = '\0';
+    if (config_of(m)->cluster.name[0] == '\0') {
+        *status = 409;
+        return json_pack("{s:s}", "error", "this node is in no cluster: cluster.name is not set");
+    }
+    o.lanes = calloc(LIMIT_LANES, sizeof *o.lanes);
+    for (size_t i = 0; o.lanes != NULL && i < ARRAY_COUNT(verbs); i++) {
+        if (strcmp(verbs[i].name, f->verb) == 0)
+            answer = verbs[i].handle(&o);
+    }
+    free(o.lanes);
+    *status = o.status;
+    if (forward != NULL)
+        memcpy(forward, o.forward, sizeof o.forward);
+    return answer;
+}
+
+/* --- to and from the api --- */
+
+struct asked {
+    uint64_t id, api_incarnation;
+};
+
+static void reply(struct master *m, uint64_t id, int status, struct span text)
+{
+    enum { PIECE_BYTES = 48 << 10 };
+    size_t done = 0;
+    do {
+        size_t piece = text.n - done < PIECE_BYTES ? text.n - done : PIECE_BYTES;
+        struct control_frame f = {.kind = CONTROL_ANSWER,
+                                  .id = id,
+                                  .status = status,
+                                  .slot = CONTROL_NO_SLOT,
+                                  .body = (uint8_t *)(uintptr_t)text.p + done,
+                                  .body_bytes = piece};
+        done += piece;
+        f.last = done == text.n;
+        proc_send(m->api, &f, NULL, 0);
+    } while (done < text.n);
+}
+
+static void on_forwarded(struct master *m, void *ctx, int status, struct span body)
+{
+    struct asked *a = ctx;
+    if (a->api_incarnation == m->api->incarnation) {
+        if (body.n > 0)
+            reply(m, a->id, status, body);
+        else
+            proc_answer_error(m->api, a->id, status, "the other node's master does not answer");
+    }
+    free(a);
+}
+
+static int forward_to(struct master *m, const char *node, const struct control_frame *f)
+{
+    struct asked *a = calloc(1, sizeof *a);
+    if (a == NULL)
+        return -ENOMEM;
+    *a = (struct asked){.id = f->id, .api_incarnation = m->api->incarnation};
+    const struct cluster_verb verb = {f->verb, f->args, f->arg_count};
+    int rc = cluster_ask(m, node, &verb, on_forwarded, a);
+    if (rc < 0)
+        free(a);
+    return rc;
+}
+
+void moves_verb(struct master *m, const struct control_frame *f)
+{
+    char node[LIMIT_NAME_BYTES + 1];
+    int status;
+    json_t *answer = moves_answer(m, f, &status, node);
+    if (node[0] != '\0') {
+        json_decref(answer);
+        if (forward_to(m, node, f) < 0)
+            proc_answer_error(m->api, f->id, 503, "the owner's node cannot be asked now");
+        return;
+    }
+    char *text = answer != NULL ? json_dumps(answer, JSON_COMPACT) : NULL;
+    json_decref(answer);
+    if (text == NULL)
+        proc_answer_error(m->api, f->id, 500, "no memory for the answer");
+    else
+        reply(m, f->id, status, span_str(text));
+    free(text);
+}
