@@ -90,7 +90,10 @@ static json_t *find_move(const json_t *answer, const char *id)
     return NULL;
 }
 
-/* 0 with the element replaced; -ENOENT when the node does not know it; else no answer. */
+/*
+ * 0 with the element replaced; -ENOENT when the node does not know it; -ESRCH when
+ * another node does not begin it; else no answer.
+ */
 static int refresh(struct follow *f, size_t index)
 {
     struct reply reply;
@@ -111,11 +114,18 @@ static int refresh(struct follow *f, size_t index)
         (void)json_array_set(f->moves, index, move);
     else if (id[0] == '\0' && reply.status == 200 && now_ms() - f->began_ms < BEGIN_MS_MAX)
         r = 0; /* asked for, and not begun yet */
+    else if (id[0] == '\0' && reply.status == 200)
+        r = -ESRCH;
     else if (reply.status == 200 || reply.status == 404)
         r = -ENOENT;
     else
         r = -EPROTO;
-    if (r < 0)
+    if (r == -ESRCH)
+        (void)snprintf(f->error, sizeof f->error,
+                       "node %s was asked for lanes of pool %s and has not begun: its mochila.log "
+                       "tells why; the same command asks again",
+                       json_word(old, "from", "?"), json_word(old, "pool", "?"));
+    else if (r < 0)
         (void)snprintf(f->error, sizeof f->error, "%s",
                        json_word(reply.json, "error", "the node does not know this move"));
     reply_free(&reply);
@@ -198,6 +208,8 @@ static int on_outage(struct follow *f, int r)
 {
     if (r == -ENOENT)
         return cli_fail(CLI_NOT_FOUND, "%s", f->error);
+    if (r == -ESRCH)
+        return cli_fail(CLI_ERROR, "%s", f->error);
     if (f->outage_ms == 0) {
         f->outage_ms = now_ms();
         if (!f->live)

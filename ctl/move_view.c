@@ -198,12 +198,25 @@ static void put_lane_count(const struct view *v, const json_t *move)
              json_number(move, "lanes_total", 0));
 }
 
+/* A move that another node was asked for has no id until it begins. */
+static void put_asked(const struct view *v, const json_t *move)
+{
+    put_subject(v, move);
+    view_fmt(v, "  ");
+    view_put(v, json_word(move, "from", "?"));
+    view_fmt(v, " is asked to begin\n");
+}
+
 void move_view_line(const struct view *v, const json_t *move)
 {
     char number[VIEW_NUMBER_BYTES];
     const char *when = unit_date((double)time(NULL), number);
     const char *clock = strchr(when, ' ');
     view_fmt(v, "%s  ", clock != NULL ? clock + 1 : when);
+    if (json_word(move, "id", "")[0] == '\0') {
+        put_asked(v, move);
+        return;
+    }
     view_put(v, json_word(move, "id", "?"));
     view_fmt(v, "  ");
     view_put(v, state_of(move));
@@ -304,6 +317,10 @@ static void put_title(const struct view *v, const json_t *move)
     char number[VIEW_NUMBER_BYTES];
     const char *state = state_of(move);
     bool bad = move_view_over(move) && !move_view_good(move);
+    if (json_word(move, "id", "")[0] == '\0') {
+        put_asked(v, move);
+        return;
+    }
     view_fmt(v, "move ");
     view_colour(v, COLOUR_BOLD);
     view_put(v, json_word(move, "id", "?"));
@@ -324,6 +341,8 @@ static void put_title(const struct view *v, const json_t *move)
 void move_view_block(const struct view *v, const json_t *move, unsigned lane_rows)
 {
     put_title(v, move);
+    if (json_word(move, "id", "")[0] == '\0')
+        return;
     view_fmt(v, "  ");
     put_lane_count(v, move);
     put_states(v, move);
