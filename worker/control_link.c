@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "worker/admin.h"
+#include "worker/move/move.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -66,6 +67,26 @@ static void collect_holds(struct worker *w, const struct control_frame *f)
     w->hold_count = 0;
 }
 
+static void on_carrier(struct worker *w, int *fds, unsigned count)
+{
+    if (count != 1) {
+        log_err("CARRIER came with %u descriptors instead of 1", count);
+        return;
+    }
+    if (w->move == NULL)
+        return;
+    move_attach(w->move, fds[0]);
+    fds[0] = -1; /* taken */
+}
+
+static void on_lane(struct worker *w, const struct control_lane_order *o)
+{
+    if (w->move == NULL)
+        log_warn("an order about lane %u came, and there is no cluster", o->lane);
+    else
+        move_order(w->move, o);
+}
+
 static void on_frame(struct worker *w, struct control_frame *f, int *fds, unsigned count)
 {
     switch (f->kind) {
@@ -85,14 +106,18 @@ static void on_frame(struct worker *w, struct control_frame *f, int *fds, unsign
     case CONTROL_QUERY:
         admin_query(w->admin, f);
         return;
+    case CONTROL_CARRIER:
+        on_carrier(w, fds, count);
+        return;
+    case CONTROL_LANE:
+        on_lane(w, &f->order);
+        return;
     case CONTROL_READY:
     case CONTROL_START:
     case CONTROL_DRAINED:
     case CONTROL_ANSWER:
     case CONTROL_RECOVERED:
     case CONTROL_LINK:
-    case CONTROL_CARRIER:
-    case CONTROL_LANE:
     case CONTROL_KIND_COUNT:
         break;
     }

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "worker/admin.h"
 #include "worker/lane/route.h"
+#include "worker/move/move.h"
 #include "worker/rehome.h"
 
 #include <errno.h>
@@ -112,6 +113,18 @@ static int make_exchange(struct worker *w, const struct start *s)
     return r;
 }
 
+static void tell_lane(void *ctx, const struct control_lane_order *o)
+{
+    struct control_frame f = {.kind = CONTROL_LANE, .order = *o};
+    control_link_send(ctx, &f);
+}
+
+static int make_move(struct worker *w)
+{
+    struct move_settings set = {.queue = &w->queue, .slot = w->slot, .tell = tell_lane, .ctx = w};
+    return w->config->cluster.name[0] == '\0' ? 0 : move_create(&w->move, &set);
+}
+
 static int make_servers(struct worker *w)
 {
     struct smtp_servers_settings set = {.config = w->config,
@@ -158,6 +171,8 @@ int worker_create(struct worker *w, struct start *s)
         r = make_queue(w, s);
     if (r == 0)
         r = make_exchange(w, s);
+    if (r == 0)
+        r = make_move(w);
     if (r == 0)
         r = make_servers(w);
     if (r == 0)
@@ -212,6 +227,8 @@ static void tell_recovered(struct worker *w)
     if (w->phase == WORKER_STARTING)
         w->phase = WORKER_SERVING;
     control_link_send(w, &f);
+    if (w->move != NULL)
+        move_recovered(w->move);
     intake_retry(w->intake);
 }
 
@@ -264,13 +281,16 @@ void worker_drain(struct worker *w, uint32_t seconds)
         close(w->listener_fds[i]);
     w->listener_count = 0;
     w->queue.draining = true;
+    if (w->move != NULL)
+        move_drain(w->move);
     deliver_drain(w->queue.deliver);
 }
 
 static bool quiet(const struct worker *w)
 {
     if (smtp_servers_open(w->servers) > 0 || deliver_busy(w->queue.deliver) > 0 ||
-        intake_open_count(w->intake) > 0 || rehome_open_count(w->rehome) > 0)
+        intake_open_count(w->intake) > 0 || rehome_open_count(w->rehome) > 0 ||
+        (w->move != NULL && move_open_count(w->move) > 0))
         return false;
     for (uint32_t i = 0; i < w->queue.shard_count; i++)
         if (!shard_idle(w->queue.shards[i]))
@@ -319,6 +339,8 @@ static void turn(struct worker *w, uint64_t *next_publish_ms)
     uint64_t now_ms = io_now_ns(w->io) / 1000000;
     uint64_t wait_ms = wheel_next_ms(&w->wheel, WAIT_MS_MAX);
     wait_ms = queue_next_ms(&w->queue, wait_ms);
+    if (w->move != NULL)
+        wait_ms = move_next_ms(w->move, wait_ms);
     if (admin_turn(w->admin) || !exchange_sleep(w->exchange))
         wait_ms = 0;
     io_turn(w->io, wait_ms * 1000000);
@@ -327,6 +349,8 @@ static void turn(struct worker *w, uint64_t *next_publish_ms)
     wheel_advance(&w->wheel, now_ms);
     exchange_drain(w->exchange);
     queue_turn(&w->queue);
+    if (w->move != NULL)
+        move_turn(w->move);
     for (uint32_t i = 0; i < w->queue.shard_count; i++)
         shard_turn(w->queue.shards[i]);
     exchange_flush(w->exchange);
@@ -383,6 +407,7 @@ int worker_run(struct worker *w)
 
 void worker_destroy(struct worker *w)
 {
+    move_destroy(&w->move);
     for (uint32_t i = 0; i < w->queue.shard_count; i++)
         shard_close(&w->queue.shards[i]);
     w->queue.shard_count = 0;

@@ -16,6 +16,7 @@
 #include "worker/smtp/server.h"
 
 struct admin;
+struct move;
 struct rehome;
 
 enum worker_phase {
@@ -37,6 +38,7 @@ struct worker {
     struct exchange *exchange;
     struct intake *intake;
     struct rehome *rehome;
+    struct move *move;          /* NULL: no cluster */
     struct smtp_servers *servers;
     struct admin *admin;
     struct queue queue;
