@@ -72,15 +72,21 @@ const struct cluster_lane *cluster_lane_at(const struct master *m, const char *n
 NODISCARD int cluster_send(struct master *m, const char *node, enum cluster_kind kind,
                            struct span payload);
 
+/* A verb of the admin interface; `args` are "key=value". */
+struct cluster_verb {
+    const char *name;
+    char *const *args;
+    uint32_t arg_count;
+};
 /* A whole answer: HTTP-like status, JSON text. 504: no answer in time, 503: not reached. */
 typedef void cluster_answer(struct master *m, void *ctx, int status, struct span body);
 /*
- * Asks the master of `node`, or with our own name this one, a verb; `args` are "key=value". The
- * answer comes in any case, never from inside this call. 0 or -ENOBUFS (too many under way).
- * A verb of the workers is answered by the sum of the numbers of all of them, and "missing".
+ * Asks the master of `node`, or with our own name this one, a verb. The answer comes in any case,
+ * never from inside this call. 0 or -ENOBUFS (too many under way). A verb of the workers is
+ * answered by the sum of the numbers of all of them, and "missing"; one about moves as move.h says.
  */
-NODISCARD int cluster_ask(struct master *m, const char *node, const char *verb, char *const *args,
-                          uint32_t arg_count, cluster_answer *done, void *ctx);
+NODISCARD int cluster_ask(struct master *m, const char *node, const struct cluster_verb *verb,
+                          cluster_answer *done, void *ctx);
 
 /* cluster_json.c: the answer of the verb "cluster". */
 json_t *cluster_json(struct master *m);

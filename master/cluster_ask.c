@@ -7,6 +7,7 @@
 #include "master/cluster_impl.h"
 
 #include "base/log.h"
+#include "master/move/move.h"
 #include "master/survey.h"
 #include "master/verbs.h"
 #include "proto/verb.h"
@@ -16,6 +17,37 @@
 #include <stdlib.h>
 
 enum { PIECE_BYTES = 48 << 10 };
+
+/* An order about moves; whoever asks has followed to us already. */
+static void answer_move(struct master *m, const struct cluster_verb *verb, survey_done *done,
+                        uint64_t number)
+{
+    char *args[CLUSTER_ARGS_MAX];
+    int status = 500;
+    for (uint32_t i = 0; i < verb->arg_count; i++)
+        args[i] = verb->args[i];
+    struct control_frame f = {
+        .kind = CONTROL_QUERY, .args = args, .arg_count = verb->arg_count, .slot = CONTROL_NO_SLOT};
+    snprintf(f.verb, sizeof f.verb, "%s", verb->name);
+    json_t *answer = moves_answer(m, &f, &status, NULL);
+    char *text = answer != NULL ? json_dumps(answer, JSON_COMPACT) : NULL;
+    json_decref(answer);
+    done(m, number, text != NULL ? status : 500, span_str(text != NULL ? text : ""));
+    free(text);
+}
+
+/* `done` hears it with `number`, perhaps from inside this call. */
+static void answer_here(struct master *m, const struct cluster_verb *verb, survey_done *done,
+                        uint64_t number)
+{
+    const struct verb *v = verb_find(verb->name);
+    if (moves_has_verb(verb->name))
+        answer_move(m, verb, done, number);
+    else if (v != NULL && !v->changes && v->scope == VERB_WORKERS && v->sums)
+        survey_begin(m, verb, done, number);
+    else
+        done(m, number, 404, span_str("{\"error\":\"not a question for another node\"}"));
+}
 
 /* --- asking --- */
 
@@ -72,23 +104,23 @@ static void on_survey(struct master *m, uint64_t id, int status, struct span bod
         take_piece(q, status, body, true);
 }
 
-static int ask_peer(struct master *m, const struct cluster_question *q, const char *verb,
-                    char *const *args, uint32_t arg_count)
+static int ask_peer(struct master *m, const struct cluster_question *q,
+                    const struct cluster_verb *verb)
 {
     struct cluster_frame f = {.kind = CLUSTER_QUERY,
-                              .query = {.id = q->id, .arg_count = arg_count}};
-    snprintf(f.query.verb, sizeof f.query.verb, "%s", verb);
-    for (uint32_t i = 0; i < arg_count; i++)
-        f.query.args[i] = span_str(args[i]);
+                              .query = {.id = q->id, .arg_count = verb->arg_count}};
+    snprintf(f.query.verb, sizeof f.query.verb, "%s", verb->name);
+    for (uint32_t i = 0; i < verb->arg_count; i++)
+        f.query.args[i] = span_str(verb->args[i]);
     return q->peer->node.up ? cluster_put(m, q->peer, &f) : -ENOTCONN;
 }
 
-int cluster_ask(struct master *m, const char *node, const char *verb, char *const *args,
-                uint32_t arg_count, cluster_answer *done, void *ctx)
+int cluster_ask(struct master *m, const char *node, const struct cluster_verb *verb,
+                cluster_answer *done, void *ctx)
 {
     struct cluster *c = m->cluster;
     struct cluster_question *q = free_question(c);
-    MUST(arg_count <= CLUSTER_ARGS_MAX);
+    MUST(verb->arg_count <= CLUSTER_ARGS_MAX);
     if (q == NULL)
         return -ENOBUFS;
     *q = (struct cluster_question){.state = QUESTION_ASKED,
@@ -100,8 +132,8 @@ int cluster_ask(struct master *m, const char *node, const char *verb, char *cons
     if (q->peer == NULL && strcmp(node, c->self.name) != 0)
         fail(q, 404);
     else if (q->peer == NULL)
-        survey_begin(m, verb, args, arg_count, on_survey, q->id);
-    else if (ask_peer(m, q, verb, args, arg_count) < 0)
+        answer_here(m, verb, on_survey, q->id);
+    else if (ask_peer(m, q, verb) < 0)
         fail(q, 503);
     return 0;
 }
@@ -193,21 +225,19 @@ static void on_answer(struct master *m, uint64_t number, int status, struct span
 
 void cluster_query_take(struct master *m, struct cluster_peer *p, const struct cluster_query *q)
 {
-    const struct verb *v = verb_find(q->verb);
     static char texts[CLUSTER_ARGS_MAX][512];
     char *args[CLUSTER_ARGS_MAX];
-    bool ok = v != NULL && !v->changes && v->scope == VERB_WORKERS && v->sums;
-    for (uint32_t i = 0; ok && i < q->arg_count; i++) {
-        ok = q->args[i].n < sizeof texts[i];
+    const struct cluster_verb verb = {q->verb, args, q->arg_count};
+    for (uint32_t i = 0; i < q->arg_count; i++) {
+        if (q->args[i].n >= sizeof texts[i]) {
+            reply(m, p, q->id, 400, span_str("{\"error\":\"an argument is too long\"}"));
+            return;
+        }
         snprintf(texts[i], sizeof texts[i], "%.*s", (int)q->args[i].n, (const char *)q->args[i].p);
         args[i] = texts[i];
-    }
-    if (!ok) {
-        reply(m, p, q->id, 404, span_str("{\"error\":\"not a question for another node\"}"));
-        return;
     }
     uint64_t number = asked_count++;
     asked[number % ANSWERS_MAX].id = q->id;
     memcpy(asked[number % ANSWERS_MAX].node, p->node.name, sizeof p->node.name);
-    survey_begin(m, q->verb, args, q->arg_count, on_answer, number);
+    answer_here(m, &verb, on_answer, number);
 }

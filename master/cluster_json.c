@@ -138,6 +138,7 @@ static void on_page(struct master *m, void *ctx, int status, struct span body)
 
 static void ask_page(struct master *m, struct books *b, const char *node)
 {
+    const struct cluster_verb ledger = {.name = "ledger"};
     struct page *page = calloc(1, sizeof *page);
     b->whole = b->whole && page != NULL;
     if (page == NULL)
@@ -145,7 +146,7 @@ static void ask_page(struct master *m, struct books *b, const char *node)
     page->books = b;
     snprintf(page->node, sizeof page->node, "%s", node);
     b->owed++;
-    if (cluster_ask(m, node, "ledger", NULL, 0, on_page, page) < 0)
+    if (cluster_ask(m, node, &ledger, on_page, page) < 0)
         on_page(m, page, 503, span_of(NULL, 0));
 }
 

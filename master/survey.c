@@ -91,8 +91,8 @@ static void on_piece(struct master *m, void *ctx, const struct control_frame *f)
     s->slots[f->slot].n += f->body_bytes;
 }
 
-void survey_begin(struct master *m, const char *verb, char *const *args, uint32_t arg_count,
-                  survey_done *done, uint64_t number)
+void survey_begin(struct master *m, const struct cluster_verb *verb, survey_done *done,
+                  uint64_t number)
 {
     struct survey *s = calloc(1, sizeof *s);
     if (s == NULL) {
@@ -102,11 +102,12 @@ void survey_begin(struct master *m, const char *verb, char *const *args, uint32_
     s->done = done;
     s->number = number;
     char *copy[LIMIT_QUERY_ARGS];
-    MUST(arg_count <= LIMIT_QUERY_ARGS);
-    for (uint32_t i = 0; i < arg_count; i++)
-        copy[i] = args[i];
-    struct control_frame query = {.kind = CONTROL_QUERY, .args = copy, .arg_count = arg_count};
-    snprintf(query.verb, sizeof query.verb, "%s", verb);
+    MUST(verb->arg_count <= LIMIT_QUERY_ARGS);
+    for (uint32_t i = 0; i < verb->arg_count; i++)
+        copy[i] = verb->args[i];
+    struct control_frame query = {
+        .kind = CONTROL_QUERY, .args = copy, .arg_count = verb->arg_count};
+    snprintf(query.verb, sizeof query.verb, "%s", verb->name);
     if (fanout_ask(m, &query, on_piece, s) < 0) {
         survey_free(&s);
         done(m, number, 503, span_str("{\"error\":\"too many questions are under way\"}"));

@@ -7,14 +7,12 @@
 #ifndef MASTER_SURVEY_H
 #define MASTER_SURVEY_H
 
-#include "base/span.h"
-
-struct master;
+#include "master/cluster.h"
 
 /* `body` is JSON; status 200 when all answered, 206 when some did, else 503. */
 typedef void survey_done(struct master *m, uint64_t number, int status, struct span body);
-/* `done` may be called from inside this call. `args` are "key=value". */
-void survey_begin(struct master *m, const char *verb, char *const *args, uint32_t arg_count,
-                  survey_done *done, uint64_t number);
+/* `done` may be called from inside this call. */
+void survey_begin(struct master *m, const struct cluster_verb *verb, survey_done *done,
+                  uint64_t number);
 
 #endif
