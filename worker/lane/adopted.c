@@ -142,6 +142,17 @@ void adopted_remove(struct queue *q, struct msg_id id, const char *origin)
     place_put(a, i);
 }
 
+int adopted_room(struct queue *q, const struct adopted_item *item)
+{
+    if (find(q->adopted, item->id, origin_find(q->adopted, item->origin)) != 0 &&
+        origin_find(q->adopted, item->origin) != 0)
+        return 0;
+    int r = adopted_add(q, item); /* its place, its name and the table's room stay */
+    if (r == 0)
+        adopted_remove(q, item->id, item->origin);
+    return r;
+}
+
 static void item_tell(const struct adopted *a, const struct item *it, struct adopted_item *out)
 {
     *out = (struct adopted_item){.id = it->id, .lane = it->lane};

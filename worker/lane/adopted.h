@@ -22,7 +22,9 @@ struct adopted_item {
 /* 0 or -ENOMEM. What is there already, of the same origin, stays as it is. In memory only: its
    record is an ENQ (handed_by), or adopted_keep. */
 NODISCARD int adopted_add(struct queue *q, const struct adopted_item *item);
-/* The same, and appends RECORD_ADOPTED for it: 0, -ENOMEM or what the spool says. */
+/* Makes room: adopting it will not fail now. 0 or -ENOMEM. */
+NODISCARD int adopted_room(struct queue *q, const struct adopted_item *item);
+/* adopted_add, and appends RECORD_ADOPTED for it: 0, -ENOMEM or what the spool says. */
 NODISCARD int adopted_keep(struct shard *s, const struct adopted_item *item);
 /* Of any origin. */
 bool adopted_has(const struct queue *q, struct msg_id id);

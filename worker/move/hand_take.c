@@ -2,9 +2,10 @@
  * The owner's side.
  *
  * Invariants: a taking exists from its first chunk, or its HAND, to the answer; it is freed only
- * when nothing of it waits for the disk. An id is adopted from the moment its ENQ is appended, so
- * that the snapshot of a segment that begins behind it names it, and no longer when that ENQ
- * failed: waiters hear of a failure before another segment begins.
+ * when nothing of it waits for the disk. An id is adopted from the moment its ENQ is appended: not
+ * earlier, as a snapshot may come before it and outlive it; not later, so that the snapshot of a
+ * segment that begins behind it names it, and no longer when that ENQ failed: waiters hear of a
+ * failure before another segment begins.
  */
 #include "worker/move/hand_impl.h"
 
@@ -234,13 +235,13 @@ static int enqueue(struct taking *t, struct enq *e)
                                   .chunk_count = t->chunk_count,
                                   .rcpt_count = e->rcpt_count,
                                   .taken_over = true};
-    r = adopted_add(t->hand->queue, &item);
+    r = adopted_room(t->hand->queue, &item);
     if (r == 0)
         r = shard_enqueue(l->shard, &t->enqueue);
-    if (r != 0) {
-        adopted_remove(t->hand->queue, t->id, t->node);
+    if (r != 0)
         return r;
-    }
+    r = adopted_add(t->hand->queue, &item);
+    MUST(r == 0);
     t->chunks = NULL; /* taken over */
     t->pending++;
     t->stage = TAKING_APPENDED;
