@@ -130,6 +130,8 @@ struct move_sums {
     uint64_t pause_p50, pause_p99, pause_max; /* microseconds */
 };
 void move_sum(const struct move *v, struct move_sums *out);
+/* How it ended for the operator: all lanes are across, or stay, though tails may still be open. */
+enum move_outcome move_across(const struct move *v);
 const char *move_word(const struct move *v);
 /* 0 with the id, or -EINVAL: "a-17"; `number` of node_id << 48 | n and the giver's name. */
 void move_id_text(const struct move *v, char out[LIMIT_NAME_BYTES + 24]);

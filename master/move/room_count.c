@@ -50,21 +50,35 @@ void move_sum(const struct move *v, struct move_sums *out)
     pauses(v, out);
 }
 
+static const char *const outcome_words[] = {[MOVE_OPEN] = "moving",
+                                            [MOVE_DONE] = "done",
+                                            [MOVE_ABORTED] = "aborted",
+                                            [MOVE_REFUSED] = "refused",
+                                            [MOVE_FAILED] = "failed"};
+
+enum move_outcome move_across(const struct move *v)
+{
+    enum move_outcome worst = MOVE_DONE;
+    if (v->outcome != MOVE_OPEN)
+        return v->outcome;
+    for (uint32_t i = 0; i < v->count; i++) {
+        const struct lane_move *l = v->lanes[i];
+        bool tail = l->state == GIVE_TAIL || l->state == GIVE_ENDING || l->state == TAKE_TAIL ||
+                    l->state == TAKE_ENDING;
+        if (!tail && l->state != MOVE_OVER)
+            return MOVE_OPEN;
+        if (!tail && l->outcome > worst)
+            worst = l->outcome;
+    }
+    return v->aborting && worst != MOVE_DONE ? MOVE_ABORTED : worst;
+}
+
 const char *move_word(const struct move *v)
 {
     bool moving = false, copying = false;
-    switch (v->outcome) {
-    case MOVE_DONE:
-        return "done";
-    case MOVE_ABORTED:
-        return "aborted";
-    case MOVE_REFUSED:
-        return "refused";
-    case MOVE_FAILED:
-        return "failed";
-    case MOVE_OPEN:
-        break;
-    }
+    enum move_outcome across = move_across(v);
+    if (across != MOVE_OPEN)
+        return outcome_words[across];
     for (uint32_t i = 0; i < v->count; i++) {
         enum move_state s = v->lanes[i]->state;
         moving |= (s >= GIVE_FREEZING && s <= GIVE_RESUMING) ||

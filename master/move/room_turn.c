@@ -320,23 +320,36 @@ static void direct(struct room *r, struct move *v)
         room_abort(r, v, v->reason);
 }
 
-static void conclude(struct room *r, struct move *v)
+/* Why it did not all go: the words of the lane that fared worst. */
+static void give_reason(struct move *v)
 {
     enum move_outcome worst = MOVE_DONE;
-    for (uint32_t i = 0; i < v->count; i++) {
+    for (uint32_t i = 0; !v->aborting && i < v->count; i++) {
         const struct lane_move *l = v->lanes[i];
-        if (l->state != MOVE_OVER)
-            return;
-        if (l->outcome > worst) {
-            worst = l->outcome;
-            if (!v->aborting)
-                snprintf(v->reason, sizeof v->reason, "%s", l->reason);
-        }
+        if (l->state != MOVE_OVER || l->outcome <= worst)
+            continue;
+        worst = l->outcome;
+        snprintf(v->reason, sizeof v->reason, "%s", l->reason);
     }
-    v->outcome = v->aborting && worst != MOVE_DONE ? MOVE_ABORTED : worst;
-    v->ended = r->ops->unix_s(r->ctx);
+}
+
+static void conclude(struct room *r, struct move *v)
+{
+    enum move_outcome across = move_across(v);
+    if (across == MOVE_OPEN)
+        return;
+    if (v->ended == 0) {
+        give_reason(v);
+        v->ended = r->ops->unix_s(r->ctx);
+        v->dirty = true;
+        r->ops->move_over(r->ctx, v);
+    }
+    for (uint32_t i = 0; i < v->count; i++) {
+        if (v->lanes[i]->state != MOVE_OVER)
+            return;
+    }
+    v->outcome = across;
     v->dirty = true;
-    r->ops->move_over(r->ctx, v);
 }
 
 static uint64_t next_due(const struct room *r, uint64_t now)
