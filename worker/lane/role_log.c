@@ -24,6 +24,13 @@ static uint8_t list_stamp(uint8_t lists)
     return (uint8_t)(1 + lists % UINT8_MAX);
 }
 
+/* Ours until the stint that GIVEN ended, and not open then. */
+static bool is_given(const struct lane *l, const struct qentry *e)
+{
+    return (e->flow & ~ORIGIN_REPLICA) < l->logged.given &&
+           e->tail != list_stamp(l->logged.given_list);
+}
+
 /* --- records --- */
 
 static void apply_mark(struct shard *s, struct lane *l, const struct record_view *v)
@@ -86,10 +93,13 @@ static void apply_tails(struct shard *s, struct lane *l, const struct record_vie
         struct qentry *e = m == NULL ? NULL : store_find_entry(&q->store, m, index);
         if (e == NULL)
             continue;
-        if (t.there)
+        if (t.there) {
             entry_set_state(q, e, ENTRY_TAIL);
-        else
-            e->tail = list_stamp(l->logged.lists);
+            continue;
+        }
+        if ((e->flow & ~ORIGIN_REPLICA) < l->logged.given && !is_given(l, e))
+            e->flow = l->logged.epoch; /* open when it was given, so still ours, and open again */
+        e->tail = list_stamp(l->logged.lists);
     }
 }
 
@@ -207,12 +217,6 @@ void role_catch_up(struct shard *s)
     }
 }
 
-/* Ours until the stint that GIVEN ended, and not open then. */
-static bool is_given(const struct lane *l, uint32_t epoch, const struct qentry *e)
-{
-    return epoch < l->logged.given && e->tail != list_stamp(l->logged.given_list);
-}
-
 static bool is_before(const struct qmsg *m, const struct record_place *p)
 {
     return m->segment < p->segment || (m->segment == p->segment && m->offset < p->offset);
@@ -251,14 +255,13 @@ bool role_settle(struct queue *q, struct qentry *e)
     struct qmsg *m = store_msg(&q->store, e->msg);
     uint32_t epoch = e->flow & ~ORIGIN_REPLICA;
     bool copied = (e->flow & ORIGIN_REPLICA) != 0;
+    bool given = is_given(l, e);
     e->flow = 0;
-    if (epoch < l->logged.given) {
-        if (is_given(l, epoch, e)) {
-            role_let_go(q, e);
-            return false;
-        }
-        copied = false; /* it was ours */
+    if (given) {
+        role_let_go(q, e);
+        return false;
     }
+    copied = copied && epoch >= l->logged.given; /* else it was ours, and open */
     if (copied && is_void_copy(l, epoch, m)) {
         role_let_go(q, e);
         return false;
