@@ -250,7 +250,16 @@ bool source_report(struct source *s, uint32_t lane)
 
 /* --- from the replica --- */
 
-/* What the replica has: the same as we, another state of it (sent again whole), or of old. */
+static void has_it(struct source_stream *st, struct qmsg *m)
+{
+    uint32_t bytes = source_msg_bytes(m);
+    m->flags |= MSG_SENT;
+    st->unswept_bytes -= bytes < st->unswept_bytes ? bytes : st->unswept_bytes;
+    st->unswept_messages -= st->unswept_messages > 0 ? 1 : 0;
+}
+
+/* What the replica has: the same as we; or what is over, or stands otherwise by now: that is
+   dropped there at once, since it may end here before it is sent again. */
 static void listed(struct source_stream *st, const struct lane_frame *f)
 {
     struct queue *q = st->source->set.queue;
@@ -262,14 +271,13 @@ static void listed(struct source_stream *st, const struct lane_frame *f)
     }
     for (uint32_t i = 0; i < f->item_count; i++) {
         struct qmsg *m = store_find(&q->store, f->items[i].id);
-        if (m == NULL || m->lane != st->lane->index || (m->flags & MSG_LATE)) {
+        bool ours = m != NULL && m->lane == st->lane->index && !(m->flags & MSG_LATE);
+        if (ours && (m->flags & MSG_SENT))
+            continue; /* listed twice */
+        if (ours && move_digest(q, m) == f->items[i].digest)
+            has_it(st, m);
+        else
             gone[gone_count++].id = f->items[i].id;
-        } else if (!(m->flags & MSG_SENT) && move_digest(q, m) == f->items[i].digest) {
-            uint32_t bytes = source_msg_bytes(m);
-            m->flags |= MSG_SENT;
-            st->unswept_bytes -= bytes < st->unswept_bytes ? bytes : st->unswept_bytes;
-            st->unswept_messages -= st->unswept_messages > 0 ? 1 : 0;
-        }
     }
     struct lane_frame drop = {.kind = LANE_FRAME_DROP, .items = gone, .item_count = gone_count};
     bool ok = gone_count == 0 || source_emit(st, &drop);
@@ -374,14 +382,19 @@ static void on_outcome(void *ctx, struct lane *l, const struct note_facts *n)
 
 /* --- turns --- */
 
+/* The record of it is durable: END may be said. */
+static bool is_frozen(const struct lane *l)
+{
+    return l->role == LANE_FROZEN && l->logged.role == LANE_FROZEN && l->change == NULL;
+}
+
 static void stream_turn(struct source_stream *st)
 {
     struct source *s = st->source;
     uint64_t now = now_ms(s);
     if (st->state == SOURCE_CLEARING && st->swept)
         source_event(st, SOURCE_EV_CLEARED);
-    if (st->state == SOURCE_SENDING && st->lane->role == LANE_FROZEN && source_all_sent(st) &&
-        st->lane->tails_there == 0)
+    if (st->state == SOURCE_SENDING && is_frozen(st->lane) && source_all_sent(st))
         source_event(st, SOURCE_EV_ALL_SENT);
     if (st->state == SOURCE_SENDING && st->due_ms == 0 && st->acked != st->position)
         st->due_ms = now + ACK_MS;

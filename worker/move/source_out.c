@@ -256,21 +256,31 @@ static struct lane_item *end_item(struct source_stream *st, struct end_items *x)
     return it;
 }
 
-/* All entries are looked at once, in the order of memory: some milliseconds for a million. */
+static void end_tail(struct source_stream *st, struct end_items *x, const struct qentry *e)
+{
+    const struct qmsg *m = store_msg(&st->source->set.queue->store, e->msg);
+    if (!e->tail || m->lane != st->lane->index)
+        return;
+    struct lane_item *it = end_item(st, x);
+    it->id = m->id;
+    it->index = e->index;
+}
+
+/* What was in flight at the freeze and came back is a stray. What still is in flight, or was parked
+   or held since, is looked for among all entries, in the order of memory: some milliseconds for a
+   million, and only when there is any. */
 static void end_tails(struct source_stream *st, struct end_items *x)
 {
     const struct store *store = &st->source->set.queue->store;
-    for (uint32_t i = 1; i < store_entry_end(store); i++) {
+    const struct lane *l = st->lane;
+    uint32_t end = l->open_entries > 0 ? store_entry_end(store) : 0;
+    for (uint32_t i = 1; i < end; i++) {
         const struct qentry *e = store_peek(store, i);
-        if (e == NULL || !e->tail)
-            continue;
-        const struct qmsg *m = store_msg(store, e->msg);
-        if (m->lane != st->lane->index)
-            continue;
-        struct lane_item *it = end_item(st, x);
-        it->id = m->id;
-        it->index = e->index;
+        if (e != NULL)
+            end_tail(st, x, e);
     }
+    for (uint32_t i = end > 0 ? 0 : l->strays.head; i != 0; i = store_entry(store, i)->next)
+        end_tail(st, x, store_entry(store, i));
 }
 
 static void end_adopted(struct source_stream *st, struct end_items *x)

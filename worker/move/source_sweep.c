@@ -370,11 +370,24 @@ static int next_record(struct source_read *r, const struct qmsg *m)
     return spool_read(q->lanes[m->lane].shard->spool, &r->read, &at);
 }
 
+/* Pieces of one message from two reads would be mixed up. */
+static bool is_read_already(const struct source_stream *st, struct msg_id id)
+{
+    for (unsigned i = 0; i < SOURCE_READS_MAX; i++) {
+        const struct source_read *r = &st->source->reads[i];
+        if (r->stream == st && r->generation == st->generation && id_eq(r->item.id, id))
+            return true;
+    }
+    return false;
+}
+
 /* 0: under way; -ENOBUFS: later. */
 static int read_start(struct source_stream *st, const struct qmsg *m)
 {
     const struct record_place *places;
     struct source_item it = item_of(m);
+    if (is_read_already(st, m->id))
+        return 0;
     struct source_read *r = read_get(st, &it);
     if (r == NULL)
         return -ENOBUFS;
