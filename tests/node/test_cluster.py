@@ -3,6 +3,7 @@ import glob
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import tempfile
 
@@ -168,6 +169,34 @@ def test_same_node_id(pair):
     wait_for("the refusal", lambda: "it has the node_id of a, 7" in log(pair.a))
     assert peer(pair.a, "b")["health"] == "refused"
     assert log(pair.a).count("it has the node_id") == 1
+
+
+def rewrite(node, sql):
+    """The node's records, as no order of an operator would make them; it must not run."""
+    with sqlite3.connect(f"{node.dir}/spool/state.db") as db:
+        assert db.execute(sql).rowcount == 1
+
+
+def test_what_others_say_of_lanes(pair):
+    """A younger epoch of a lane that is not ours is believed, and kept; of a lane of ours nothing is."""
+    pair.start().wait_up()
+    for node in (pair.a, pair.b):
+        node.stop()
+    rewrite(pair.b, "UPDATE lane SET epoch = 5 WHERE address = '127.0.0.23'")
+    rewrite(pair.b, "UPDATE lane SET owner = 'b', role = 1, epoch = 9 WHERE address = '127.0.0.21'")
+    pair.start().wait_up()
+
+    def lane(address):
+        return next(x for x in cluster(pair.a)["lanes"] if x["lane"] == address)
+
+    wait_for("the younger epoch", lambda: lane("127.0.0.23")["epoch"] == 5)
+    assert lane("127.0.0.23")["owner"] == "b" and lane("127.0.0.23")["role"] == "away"
+    wait_for("an alarm", lambda: "lane 127.0.0.21 has two owners" in log(pair.a))
+    assert lane("127.0.0.21")["owner"] == "a" and lane("127.0.0.21")["epoch"] == 1
+    assert log(pair.a).count("has two owners") == 1
+    pair.b.stop()
+    pair.a.restart()
+    assert lane("127.0.0.23")["epoch"] == 5, "it was written down"
 
 
 def test_reload(pair):
