@@ -281,7 +281,7 @@ class ClusterNode:
 
         def taken():
             last[:] = self.order(*words)
-            assert last[0] is not None or "tail" in last[1] or "busy" in last[1], last[1]
+            assert last[0] is not None or "of its last move" in last[1], last[1]
             return last[0]
         return wait_for(lambda: f"{words}: {last}", taken, seconds, 0.2)
 
