@@ -654,7 +654,7 @@ static void step(void)
     case 5:
         if (rng_below(&dice, 4) == 0)
             delete_one();
-        else if (getenv("COPY_HOLDS") && rng_below(&dice, 4) == 0)
+        else if (rng_below(&dice, 4) == 0)
             hold_one();
         return;
     case 6:

@@ -341,6 +341,7 @@ void fates_try_again(struct queue *q, struct qentry *e)
     entry_unlist(q, e);
     settle_doubt(q, e);
     e->due_s = 0;
+    shard_tell_copy(q, e);
     entry_place(q, e);
 }
 

@@ -5,6 +5,7 @@
 #include "worker/lane/site.h"
 
 #include "worker/lane/flow.h"
+#include "worker/lane/shard.h"
 
 #include <stdlib.h>
 #include <strings.h>
@@ -66,6 +67,7 @@ static void hold_entry(struct queue *q, struct qentry *e)
     entry_unlist(q, e);
     e->reason = REASON_HELD_MESSAGE;
     entry_set_state(q, e, ENTRY_HELD);
+    shard_tell_copy(q, e);
 }
 
 static bool is_movable(const struct qentry *e)
@@ -105,6 +107,7 @@ static void apply_to_entry(struct queue *q, struct qentry *e)
         return;
     entry_unlist(q, e);
     e->due_s = 0;
+    shard_tell_copy(q, e);
     entry_place(q, e);
 }
 

@@ -233,6 +233,7 @@ void entry_place(struct queue *q, struct qentry *e)
     if (held) {
         e->reason = REASON_HELD_MESSAGE;
         entry_set_state(q, e, ENTRY_HELD);
+        shard_tell_copy(q, e);
         return;
     }
     struct domain *d = domain_at(q, e->domain);

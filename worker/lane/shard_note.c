@@ -108,6 +108,24 @@ void shard_note(struct shard *s, const struct note_facts *f, struct spool_wait *
         postpone(n); /* in order: a DOT must not come to stand behind its outcome */
 }
 
+void shard_tell_copy(struct queue *q, const struct qentry *e)
+{
+    struct lane *l = entry_lane(q, e);
+    if (!l->copying || q->copy_hooks.on_outcome == NULL)
+        return;
+    uint8_t index[2] = {(uint8_t)e->index, (uint8_t)(e->index >> 8)};
+    struct note_facts n = {.type = RECORD_DEFER, .lane = l};
+    n.outcome = (struct outcome){
+        .id = store_msg(&q->store, e->msg)->id,
+        .reason = e->state == ENTRY_HELD ? e->reason : REASON_NONE,
+        .attempts = e->attempts,
+        .at_unix_ms = io_now_unix_ms(q->env.io),
+        .due_unix_s = e->due_s,
+        .count = 1,
+        .indices = span_of(index, sizeof index)};
+    q->copy_hooks.on_outcome(q->copy_hooks.ctx, l, &n);
+}
+
 /* Oldest first: what is said later about a recipient stands later in the log. */
 static struct note *reversed(struct note *n)
 {
