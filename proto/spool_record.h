@@ -190,7 +190,8 @@ struct lane_mark {
     uint32_t given; /* messages of a smaller epoch are not ours any more; 0: never given */
     uint64_t move;
     uint64_t count;   /* OWN: recipients taken over; GIVEN: handed over */
-    struct span node; /* owner, or target while frozen; empty: this node */
+    /* owner, or target while frozen; of OWN: who owned it before and may have tails, or empty */
+    struct span node;
 };
 void lane_mark_put(struct writer *w, const struct lane_mark *m);
 NODISCARD int lane_mark_read(struct span meta, struct lane_mark *out);

@@ -94,7 +94,10 @@ static struct lane_logged logged_as(const struct lane *l, const struct role_chan
     to.epoch = c->epoch;
     to.move = c->move;
     to.ready = false;
-    memcpy(to.node, c->node, sizeof to.node);
+    if (c->role == LANE_OWNER) /* at whom attempts may be open still */
+        memcpy(to.node, l->role == LANE_REPLICA ? l->node : l->given_by, sizeof to.node);
+    else
+        memcpy(to.node, c->node, sizeof to.node);
     return to;
 }
 
@@ -128,6 +131,8 @@ static void mark_flows(struct queue *q, const struct lane *l)
 static void own_in_force(struct queue *q, struct lane *l, struct role_change *c)
 {
     bool taken = l->role == LANE_REPLICA;
+    if (taken)
+        memcpy(l->given_by, l->node, sizeof l->given_by);
     l->role = LANE_OWNER;
     l->epoch = c->epoch;
     l->run = c->run;
@@ -336,7 +341,7 @@ static int freeze(struct queue *q, struct lane *l, struct role_change *c)
 static int own(struct queue *q, struct lane *l, struct role_change *c)
 {
     (void)q;
-    if (c->epoch != l->epoch + 1 || (l->role == LANE_REPLICA && !l->ready))
+    if (l->role == LANE_REPLICA ? c->epoch != l->epoch + 1 || !l->ready : c->epoch <= l->epoch)
         return -EINVAL;
     struct lane_logged to = logged_as(l, c);
     c->wait.on_durable = on_own;
@@ -399,7 +404,8 @@ static int refuse(struct queue *q, struct lane *l, struct role_change *c)
 typedef int change_fn(struct queue *q, struct lane *l, struct role_change *c);
 static change_fn *const changes[LANE_ROLE_COUNT][LANE_ROLE_COUNT] = {
     /* to             OWNER   FROZEN  AWAY    REPLICA */
-    [LANE_OWNER] = {NULL, refuse, freeze, refuse, refuse},
+    /* own: it was to be frozen, which came to nothing before we heard of it */
+    [LANE_OWNER] = {NULL, own, freeze, refuse, refuse},
     [LANE_FROZEN] = {NULL, own, freeze, give, refuse},
     [LANE_AWAY] = {NULL, refuse, refuse, away, copy},
     [LANE_REPLICA] = {NULL, own, refuse, away, refuse},

@@ -9,7 +9,8 @@
  *
  *   change                  record                    entries
  *   OWNER e -> FROZEN e     FROZEN(e, move), TAIL     in flight: tail = 1; new mail is late (e+1)
- *   FROZEN e -> OWNER e+1   OWN(e+1)                  late ones become ordinary
+ *   FROZEN e -> OWNER e' > e OWN(e')                  late ones become ordinary
+ *   OWNER e -> OWNER e' > e OWN(e')                   it was frozen where the log does not know
  *   FROZEN e -> AWAY e+1    GIVEN(e+1, n)             epoch <= e and not tail: the new owner's, let
  *                                                     go; the rest becomes ENTRY_STRAY
  *   AWAY -> REPLICA e       REPLICA(e, move)          -

@@ -185,6 +185,8 @@ void role_recovered(struct shard *s, struct lane *l)
         memcpy(log->node, l->node, sizeof log->node);
         return;
     }
+    if (log->role == LANE_OWNER)
+        memcpy(l->given_by, log->node, sizeof l->given_by);
     if (log->role == l->role && log->epoch == l->epoch) {
         l->ready = log->ready;
         l->tails = 0;
@@ -202,7 +204,10 @@ void role_recovered(struct shard *s, struct lane *l)
     l->run = false;
     l->ready = log->ready;
     l->move = log->move;
-    memcpy(l->node, log->node, sizeof l->node);
+    if (log->role == LANE_OWNER)
+        l->node[0] = '\0';
+    else
+        memcpy(l->node, log->node, sizeof l->node);
 }
 
 void role_catch_up(struct shard *s)
