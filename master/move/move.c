@@ -142,8 +142,11 @@ static void on_netd(struct master *m, void *ctx, int rc, const struct netd_answe
 static void put_peer(struct master *m, const struct lane_move *l, struct netd_place *place)
 {
     struct port_slice slice = port_slice_of(l->epoch);
-    if (l->side != MOVE_TAKER || cluster_address_of(m, l->peer, &place->forward.peer) < 0)
+    struct ip host;
+    if (l->side != MOVE_TAKER || cluster_address_of(m, l->peer, &host) < 0 ||
+        ip_is_v4(&host) != ip_is_v4(&l->address))
         return;
+    place->forward.peer = host;
     place->has_peer = true;
     place->forward.port_low = slice.low;
     place->forward.port_high = slice.high;

@@ -142,14 +142,16 @@ static const char *unfit(struct master *m, const char *to, char why[200])
 
 const char *move_refuses(struct master *m, const char *node, const struct move_item *item)
 {
-    static char why[200];
     const struct cluster_node *us = cluster_find(m, config_of(m)->node);
-    (void)node;
+    struct ip host;
+    if (netd_drives(m) && cluster_address_of(m, node, &host) == 0 &&
+        ip_is_v4(&host) != ip_is_v4(&item->lane))
+        return "open connections could not be forwarded: lane and node (cluster.peers) must both have"
+               " IPv4 addresses, or both IPv6";
     if (us != NULL && us->status.disk_free != 0 && item->bytes > us->status.disk_free / 2)
         return "there is not room enough on the other node's disk";
     if (m->mode != MODE_RUNNING)
         return "the other node is about to stop";
-    (void)why;
     return NULL;
 }
 
@@ -187,6 +189,7 @@ static json_t *predict(struct order *o, const char *to)
                              "bytes_left", 0, "tails", 0, "reason", reason));
     }
     (void)json_object_set_new(report, "id", json_string(""));
+    (void)json_object_set_new(report, "state", json_string("preparing"));
     (void)json_object_set_new(report, "lanes", lanes);
     (void)json_object_set_new(report, "lanes_total", json_integer(o->count));
     (void)json_object_set_new(report, "messages_total", json_integer((json_int_t)messages));
