@@ -133,6 +133,8 @@ static void carrier_lose(struct carrier *c)
 static void hand_frame(struct node *to, const struct lane_frame *f)
 {
     const char *from = to->peer->name;
+    if (f->kind == LANE_FRAME_REFUSED) /* no loss is a reason for this one */
+        assert_string_not_equal(f->why, "a frame cannot be used");
     if (f->kind == LANE_FRAME_INVENTORY || f->kind == LANE_FRAME_ACK ||
         f->kind == LANE_FRAME_REFUSED)
         source_frame(to->source, from, 0, f);

@@ -77,8 +77,8 @@ struct note_facts {
 /* Writes an outcome; `user` (may be NULL) hears when it is durable, also after failures: it always
    comes. */
 void shard_note(struct shard *s, const struct note_facts *n, struct spool_wait *user);
-/* The entry has another state, time or hold now, and no record says so: who copies its lane hears it
-   as if it had been deferred. */
+/* The entry has another state, time or hold now, and no record says so: who copies its lane hears
+   it as if it had been deferred. */
 void shard_tell_copy(struct queue *q, const struct qentry *e);
 /* Writes again what failed; sets q->paused while something is left. */
 void shard_turn_notes(struct queue *q);
