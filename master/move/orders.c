@@ -146,8 +146,8 @@ const char *move_refuses(struct master *m, const char *node, const struct move_i
     struct ip host;
     if (netd_drives(m) && cluster_address_of(m, node, &host) == 0 &&
         ip_is_v4(&host) != ip_is_v4(&item->lane))
-        return "open connections could not be forwarded: lane and node (cluster.peers) must both have"
-               " IPv4 addresses, or both IPv6";
+        return "open connections could not be forwarded: lane and node (cluster.peers) must both"
+               " have IPv4 addresses, or both IPv6";
     if (us != NULL && us->status.disk_free != 0 && item->bytes > us->status.disk_free / 2)
         return "there is not room enough on the other node's disk";
     if (m->mode != MODE_RUNNING)
