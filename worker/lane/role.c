@@ -482,14 +482,12 @@ static void place_replica(struct queue *q, struct lane *l, struct qentry *e)
    all that was adopted came with the lane. */
 static void place_stray(struct queue *q, struct qentry *e)
 {
-    struct qmsg *m = store_msg(&q->store, e->msg);
-    if (adopted_has(q, m->id)) {
+    if (adopted_has(q, store_msg(&q->store, e->msg)->id)) {
         struct fate_facts f = {.reason = REASON_STRAY};
         entry_unlist(q, e);
         fates_end(q, e, FATE_HANDED_OVER, &f);
         return;
     }
-    m->flags &= (uint8_t)~MSG_LATE;
     entry_unlist(q, e);
     entry_place(q, e);
 }
@@ -515,6 +513,7 @@ static bool sweep_entry(struct queue *q, struct lane *l, struct qentry *e)
         return true;
     case SWEEP_OWN:
         role_set_tail(l, e, false);
+        store_msg(&q->store, e->msg)->flags &= (uint8_t)~MSG_LATE;
         if (e->state == ENTRY_REPLICA)
             place_replica(q, l, e);
         else if (e->state == ENTRY_STRAY)
