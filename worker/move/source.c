@@ -22,6 +22,9 @@ enum {
     INVENTORY_MS = 2000, /* since its last frame */
     ACK_MS = 10000,      /* since the last one, while something is not acknowledged */
     END_MS = 1000,
+    /* More than is sent within any pause: while it is not known what the replica has, nobody is to
+       believe that little is left. */
+    UNKNOWN_BYTES = 64 << 20,
 };
 
 static uint64_t now_ms(const struct source *s)
@@ -60,6 +63,8 @@ static enum source_state wait_up(struct source_stream *st)
 static enum source_state begin(struct source_stream *st)
 {
     struct lane_frame f = frame_of(LANE_FRAME_BEGIN);
+    st->counted = true;
+    st->total_bytes = st->unswept_bytes;
     st->due_ms = now_ms(st->source) + INVENTORY_MS;
     (void)source_emit(st, &f);
     return SOURCE_INVENTORY;
@@ -220,22 +225,33 @@ void source_stop(struct source *s, uint32_t lane)
         stream_free(s, s->by_lane[l->index]);
 }
 
+static void count_left(const struct source_stream *st, struct control_lane_order *o)
+{
+    if (st->state != SOURCE_SENDING && st->state != SOURCE_ENDED) {
+        o->messages_left = st->lane->queued;
+        o->bytes_left = st->total_bytes > UNKNOWN_BYTES ? st->total_bytes : UNKNOWN_BYTES;
+        return;
+    }
+    o->messages_left = st->unswept_messages + st->reads + (st->listed.count - st->listed.at) +
+                       (st->fresh.count - st->fresh.at);
+    o->bytes_left = st->unswept_bytes + st->reading_bytes + st->listed.bytes + st->fresh.bytes +
+                    (st->bytes - st->acked_bytes);
+    o->complete = st->swept && o->messages_left == 0;
+}
+
+/* Nothing is said before the lane was counted once: a guess that is too small is believed. */
 static void progress(struct source_stream *st)
 {
     struct source *s = st->source;
     struct control_lane_order o = st->order;
+    st->progress_ms = now_ms(s) + PROGRESS_MS;
+    if (!st->counted)
+        return;
     o.op = LANE_OP_PROGRESS;
     o.role = st->lane->role;
     o.messages_sent = st->messages_sent;
-    o.messages_left =
-        st->unswept_messages + st->reads + (st->listed.count - st->listed.at) +
-        (st->fresh.count - st->fresh.at);
-    o.bytes_sent = st->acked_bytes;
-    o.bytes_left = st->unswept_bytes + st->reading_bytes + st->listed.bytes + st->fresh.bytes +
-                   (st->bytes - st->acked_bytes);
-    bool counted = st->state == SOURCE_SENDING || st->state == SOURCE_ENDED;
-    o.complete = counted && st->swept && o.messages_left == 0;
-    st->progress_ms = now_ms(s) + PROGRESS_MS;
+    o.bytes_sent = st->acked_before + st->acked_bytes;
+    count_left(st, &o);
     s->set.events.on_progress(s->set.events.ctx, &o);
 }
 

@@ -82,9 +82,12 @@ struct source_stream {
     uint32_t generation; /* counts beginnings: reads of an earlier one are for nothing */
     uint64_t due_ms;     /* SOURCE_EV_LATE, 0: never */
     uint64_t progress_ms;
+    bool counted;         /* the index was gone over once: total_bytes */
+    uint64_t total_bytes; /* of the lane, about */
     char why[160];
     /* one beginning's */
     uint64_t position, acked, bytes, acked_bytes;
+    uint64_t acked_before; /* bytes of earlier beginnings */
     struct source_mark marks[SOURCE_MARKS];
     uint32_t mark_at, mark_count;
     uint32_t sweep_from;

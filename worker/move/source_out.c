@@ -184,6 +184,7 @@ void source_out_begin(struct source_stream *st)
 {
     if (st->target != NULL)
         st->target->unacked -= st->bytes - st->acked_bytes;
+    st->acked_before += st->acked_bytes;
     st->bytes = st->acked_bytes = 0;
     st->mark_at = st->mark_count = 0;
     /* the low half counts frames, the high half beginnings */
