@@ -1,7 +1,7 @@
 /*
  * Roles of a lane over a simulated disk: whatever is given, taken, copied, dropped, and whenever
- * the power goes, every recipient is accounted for once: nothing that is ours is lost, nothing that was
- * given away or dropped comes back, and the ledger balances at every step.
+ * the power goes, every recipient is accounted for once: nothing that is ours is lost, nothing that
+ * was given away or dropped comes back, and the ledger balances at every step.
  *
  * The test plays the master (its word is ahead of the log), the other node and the deliveries.
  */
@@ -763,8 +763,8 @@ static void test_walks(void **state)
         print_message("seed %llu\n", (unsigned long long)seed);
         run(seed);
     }
-    print_message("gave %u took %u dropped %u aborted %u tails %u copied %llu\n", gave, took, dropped,
-                  aborted, tails_kept, (unsigned long long)copied);
+    print_message("gave %u took %u dropped %u aborted %u tails %u copied %llu\n", gave, took,
+                  dropped, aborted, tails_kept, (unsigned long long)copied);
     if (one != NULL)
         return;
     assert_true(gave > 50);

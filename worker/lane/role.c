@@ -14,15 +14,15 @@
  *   flag, x = E, replica       the copy
  *   no flag                    ours: ordinary if we own and x <= E, else late or a stray
  * GIVEN(e + 1) ends the stint of epoch e: late mail has e + 1 and is not less than G. A copy is
- * ordered by place against AWAY alone, as the same epoch can be copied twice; an AWAY record outlives
- * the copies before it, since segments leave oldest first.
+ * ordered by place against AWAY alone, as the same epoch can be copied twice; an AWAY record
+ * outlives the copies before it, since segments leave oldest first.
  *
  * The ledger: GIVEN and OWN carry the number of their recipients, which count from the moment the
  * record is durable; entries that are still to be let go or to be placed stand in owed_out and
  * owed_in. Nothing may end such an entry meanwhile: role_may_end.
  *
- * What holds entries back (FROZEN, AWAY instead of REPLICA) is in force when its record is appended,
- * what sets them going when it is durable.
+ * What holds entries back (FROZEN, AWAY instead of REPLICA) is in force when its record is
+ * appended, what sets them going when it is durable.
  */
 #include "worker/lane/role_impl.h"
 
@@ -304,8 +304,8 @@ static void tail_item(void *ctx, struct qentry *e)
         tails_write(t);
 }
 
-/* All that was open at the freeze, also what has come back since. The list stands before its FROZEN,
-   so that one wait covers both; an empty one too, as it makes earlier lists void. */
+/* All that was open at the freeze, also what has come back since. The list stands before its
+   FROZEN, so that one wait covers both; an empty one too, as it makes earlier lists void. */
 static int write_tails(struct queue *q, struct lane *l)
 {
     static struct tails t;

@@ -1,10 +1,10 @@
 /*
- * Roles and the log: recovery, snapshots, copies by compaction. The rule that decides what a message
- * is stands at the top of role.c; recovery applies it once, when the whole log has been read.
+ * Roles and the log: recovery, snapshots, copies by compaction. The rule that decides what a
+ * message is stands at the top of role.c; recovery applies it once, when all of the log is read.
  *
- * Invariant: during recovery entries of all messages stand as ordinary ones, with the epoch of their
- * ENQ and the flag REPLICA in their place `flow`; lane->logged follows the records, while role,
- * epoch and the like of the lane are what the master says.
+ * Invariant: during recovery entries of all messages stand as ordinary ones, with the epoch of
+ * their ENQ and the flag REPLICA in their place `flow`; lane->logged follows the records, while
+ * role, epoch and the like of the lane are what the master says.
  */
 #include "worker/lane/role_impl.h"
 #include "worker/lane/shard_impl.h"
