@@ -91,6 +91,7 @@ static uint32_t mail_count;
 static uint64_t now_ms;
 static unsigned seen_sent, seen_failed;
 static uint64_t last_left;
+static char last_why[160];
 
 /* --- the carrier --- */
 
@@ -196,7 +197,8 @@ static void on_progress(void *ctx, const struct control_lane_order *o)
 static void on_failed(void *ctx, const struct control_lane_order *o)
 {
     (void)ctx;
-    assert_true(strlen(o->why) > 0);
+    assert_int_equal(o->op, LANE_OP_COPY_FAILED);
+    memcpy(last_why, o->why, sizeof last_why);
     seen_failed++;
 }
 
@@ -806,6 +808,31 @@ static void test_copies(void **state)
     assert_int_equal(seen_failed, 0);
 }
 
+/* A message that cannot be read stops the copy and is named; ordered again, it goes on. */
+static void test_unreadable(void **state)
+{
+    (void)state;
+    make_nodes(5);
+    for (int i = 0; i < 30; i++) {
+        send_one();
+        settle(1);
+    }
+    seen_failed = 0;
+    order_copy();
+    link_up();
+    sim_disk_fault_read(1);
+    settle(300);
+    assert_int_equal(seen_failed, 1);
+    assert_non_null(strstr(last_why, "mochila delete "));
+    sim_disk_heal();
+    order_copy();
+    set_role(&a, LANE_FROZEN);
+    until_ready();
+    check_same();
+    assert_int_equal(seen_failed, 1);
+    unmake_nodes();
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -829,6 +856,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_unreadable),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
