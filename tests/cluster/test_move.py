@@ -170,11 +170,11 @@ def test_throttles_and_attempts_move_along():
         c.load(rate=0, nodes=["a"], more=["--count", "5"], connections=1)
 
         def rows(node):
-            return (node.ask("queue") or {}).get("rows", [])
+            return (node.api("queue", by="message") or {}).get("rows", [])
         wait_for("an attempt of each", lambda: len([r for r in rows(c["a"]) if r["attempts"] == 1]) == 5, 20)
-        before = {r["id"]: (r["attempts"], r.get("next")) for r in rows(c["a"])}
+        before = {r["id"]: (r["attempts"], time.time() + r["due_in_s"]) for r in rows(c["a"])}
         assert c["a"].move_pool("main", "b")["state"] == "done"
-        after = {r["id"]: (r["attempts"], r.get("next")) for r in rows(c["b"])}
+        after = {r["id"]: (r["attempts"], time.time() + r["due_in_s"]) for r in rows(c["b"])}
         assert set(after) == set(before)
         for ident, (attempts, due) in after.items():
             assert attempts >= before[ident][0]
