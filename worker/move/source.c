@@ -491,10 +491,11 @@ void source_destroy(struct source **s)
         return;
     while (x->streams != NULL)
         stream_free(x, x->streams);
-    for (unsigned i = 0; i < SOURCE_READS_MAX; i++)
-        free(x->reads[i].chunk_bytes);
     x->set.queue->copy_hooks = (struct copy_hooks){0};
     free(x->spare);
     free(x->by_lane);
+    for (unsigned i = 0; i < SOURCE_READS_MAX; i++)
+        if (x->reads[i].target != NULL)
+            return; /* the spool still has it in a list: the process is about to end */
     free(x);
 }

@@ -37,7 +37,7 @@ struct source_settings {
 
 /* Takes the queue's copy_hooks. 0 or -ENOMEM. */
 NODISCARD int source_create(struct source **out, const struct source_settings *s);
-/* No reads of ours may be under way: the shards are idle, or their disk is dead. */
+/* When the shards are idle. With reads under way, at the end of a process, their memory stays. */
 void source_destroy(struct source **s);
 
 /* COPY: begins, or goes on with another rate or to another place. 0; -ENOENT: no such lane here;
