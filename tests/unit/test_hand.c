@@ -8,6 +8,7 @@
 #include "tests/sim/sim_disk.h"
 #include "tests/unit/cluster_support.h"
 #include "worker/lane/adopted.h"
+#include "worker/lane/role_impl.h"
 #include "worker/move/move.h"
 
 /* A crash loses what waits for the disk, as it does in life: that is no leak. */
@@ -41,6 +42,8 @@ struct place {
 };
 static struct place places[LANES];
 static struct move *moves[NODES];
+static void (*before_commit)(
+    struct place *p); /* everything is at the target, and not its own yet */
 static uint64_t next_move;
 static unsigned commits;
 
@@ -112,6 +115,8 @@ static void place_change(struct place *p)
 
 static void commit(struct place *p)
 {
+    if (before_commit != NULL)
+        before_commit(p);
     p->owner = p->target;
     p->epoch++;
     p->stage = SETTLED;
@@ -638,12 +643,91 @@ static void test_adopted(void **state)
     end();
 }
 
+/* --- tails: the test opens an attempt by hand, as there are no connections --- */
+
+static struct qentry *entry_at(unsigned n)
+{
+    struct queue *q = &cnodes[n].queue;
+    struct qmsg *m = store_find(&q->store, sent[0].id);
+    return m == NULL ? NULL : store_find_entry(&q->store, m, 0);
+}
+
+static void open_tail(struct place *p)
+{
+    struct queue *q = &cnodes[p->owner].queue;
+    struct qentry *e = entry_at(p->owner);
+    struct tail_item item = {.id = sent[0].id};
+    assert_non_null(e);
+    flow_take(q, flow_at(q, e->flow), e);
+    e->flow = 0;
+    entry_set_state(q, e, ENTRY_IN_FLIGHT);
+    role_set_tail(entry_lane(q, e), e, true);
+    assert_int_equal(replica_tails(&cnodes[p->target].queue.lanes[0], &item, 1), 0);
+}
+
+/* Moves lane 0 with one message whose attempt stays open; then it ends, or comes back. */
+static void tail_case(bool comes_back, bool heard)
+{
+    begin(11);
+    sent_count = 1;
+    sent[0] = (struct sent){.node = 0, .id = id_make(1, 1, 1), .rcpts = 1};
+    sent[0].content = content_create(100);
+    memset(sent[0].content->rest, 'x', 100);
+    sent[0].content->rest_bytes = 100;
+    enqueue_now(&sent[0]);
+    before_commit = open_tail;
+    for (unsigned i = 0; i < 3000 && !(places[0].owner == 1 && places[0].done[0]); i++) {
+        if (i == 100 || (places[0].stage == COPYING && places[0].done[0] && places[0].done[1]))
+            places[0] = (struct place){
+                .target = 1, .epoch = 1, .move = 1, .stage = i == 100 ? COPYING : FROZEN};
+        orders_repeat();
+        while (cnet_step(&dice))
+            continue;
+        sim_disk_run();
+        turn();
+    }
+    before_commit = NULL;
+    assert_int_equal(places[0].owner, 1);
+    assert_int_equal(entry_at(1)->state, ENTRY_TAIL);
+    struct qentry *e = entry_at(0);
+    struct fate_facts f = {.reason = REASON_DELIVERED, .status = {2, 0, 0}};
+    struct fate_set one = {.entries = &e, .count = 1};
+    if (comes_back) {
+        role_set_tail(entry_lane(&cnodes[0].queue, e), e, true);
+        entry_set_state(&cnodes[0].queue, e, ENTRY_NEW);
+        assert_true(role_stray(&cnodes[0].queue, e));
+    } else {
+        sent[0].delivered[0]++;
+        fates_apply(&cnodes[0].queue, &one, VERDICT_OK, &f, NULL);
+    }
+    for (unsigned i = 0; i < 20 && !heard; i++) { /* TAIL_DONE is lost: it is asked for */
+        turn();
+        sim_disk_run();
+        cnet_lose(0, 1);
+    }
+    settle();
+    check_mail();
+    assert_int_equal(sent[0].delivered[0], 1);
+    check_ledgers();
+    end();
+}
+
+static void test_tails(void **state)
+{
+    (void)state;
+    tail_case(false, true);
+    tail_case(false, false);
+    tail_case(true, true);
+    tail_case(true, false);
+}
+
 int main(void)
 {
     const char *only = getenv("HAND_TEST");
     cmocka_set_test_filter(only);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_adopted),
+        cmocka_unit_test(test_tails),
         cmocka_unit_test(test_quiet),
         cmocka_unit_test(test_faults),
     };
