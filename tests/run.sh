@@ -2,7 +2,7 @@
 # Runs every ring of tests, goes on after failures, and ends with one line that counts.
 #
 #   tests/run.sh            all rings (what `make test` and CI run)
-#   tests/run.sh unit node  only these: build tidy docs unit model crash demo node cluster kill fuzz, soak_...
+#   tests/run.sh unit node  only these: build tidy docs unit model move_bugs crash demo node cluster kill fuzz, soak_...
 #   NODE_FILES="tests/node/test_api.py ..." tests/run.sh node
 #
 # Each program has a time limit, so that a hang is a failure with the end of its log; logs stay in build/logs.
@@ -148,6 +148,7 @@ ring_build() {
 ring_tidy() { one tidy 120 make -s tidy; }
 # The protocol of a planned move, all states of it (SPIN).
 ring_model() { one model 300 bash tests/model/run.sh build/model; }
+ring_move_bugs() { one move-bugs 300 make -s BUILD=debug move-bugs; }
 ring_docs() { one docs 60 sh tests/docs.sh build/debug; }
 ring_unit() {
     cmocka unit debug
@@ -180,6 +181,9 @@ ring_fuzz() { one fuzz 900 make -s -j"$jobs" fuzz FUZZ_S="${FUZZ_S:-3}"; }
 ring_soak_kill() { one soak-kill 14400 ${net[@]+"${net[@]}"} make -s soak-kill; }
 ring_soak_crash() { one soak-crash 43200 make -s BUILD=debug crash CRASH_SEEDS="${CRASH_SEEDS:-100000}" CRASH_EVERY=200; }
 ring_soak_model() { one soak-model 7200 bash tests/model/run.sh --full build/model-full; }
+ring_soak_move() {
+    one soak-move 14400 env MOVE_SEEDS="${CRASH_SEEDS:-100000}" build/debug/tests/unit/test_move_sim
+}
 ring_soak_node() {
     local i
     for ((i = 1; i <= ${SOAK_ROUNDS:-10}; i++)); do
@@ -188,13 +192,13 @@ ring_soak_node() {
     done
 }
 
-for r in ${*:-build tidy docs unit model crash demo node cluster kill fuzz}; do
+for r in ${*:-build tidy docs unit model move_bugs crash demo node cluster kill fuzz}; do
     if ! declare -F "ring_$r" >/dev/null; then
         echo "run.sh: there is no ring \"$r\"; there are: $(declare -F | sed -n 's/^declare -f ring_//p' | tr '\n' ' ')" >&2
         exit 2
     fi
 done
-for r in ${*:-build tidy docs unit model crash demo node cluster kill fuzz}; do
+for r in ${*:-build tidy docs unit model move_bugs crash demo node cluster kill fuzz}; do
     "ring_$r"
 done
 echo

@@ -288,7 +288,7 @@ static int sim_ask(void *ctx, struct lane_move *l, enum netd_action action)
     if (!n->netd_up)
         return -ENOTCONN;
     struct event *e =
-        post(W_NETD, n->index, 100 + rng_below(&S.rng, chance(5) ? 50000 : 300));
+        post(W_NETD, n->index, 100 + rng_below(&S.rng, chance(20) ? 50000 : 300));
     e->lane = lane_of(&l->address);
     e->action = action;
     assert_null(n->asking[e->lane]);
