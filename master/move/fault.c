@@ -20,10 +20,10 @@ struct fault {
 
 static bool parse(const char *text, struct fault *out)
 {
-    char sign = '\0';
+    char sign[2] = "";
     snprintf(out->action, sizeof out->action, "kill-master");
     out->after = true;
-    int n = sscanf(text, "%u%1[-]", &out->step, &sign);
+    int n = sscanf(text, "%u%1[-]", &out->step, sign);
     out->after = n < 2;
     const char *rest = strchr(text, ':');
     if (n < 1 || rest == NULL || (rest[1] != 'a' && rest[1] != 'b'))
