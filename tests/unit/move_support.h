@@ -470,10 +470,12 @@ static struct node *node_of(const char *name)
 static void worker_copies(struct node *a, unsigned lane)
 {
     const struct control_lane_order *o = &a->worker.copy[lane];
-    struct node *b = node_of(o->node);
+    struct node *b = a->worker.copies[lane] ? node_of(o->node) : NULL;
+    if (b == NULL)
+        return;
     struct role *from = &a->roles[lane], *to = &b->roles[lane];
     struct control_lane_order progress = {.op = LANE_OP_PROGRESS};
-    if (!a->worker.copies[lane] || !b->worker.up || !S.link[a->index][b->index] ||
+    if (!b->worker.up || !S.link[a->index][b->index] ||
         to->role != LANE_REPLICA || to->move != o->move || to->epoch != from->epoch ||
         to->ready == to->epoch)
         return;
