@@ -126,7 +126,7 @@ static void move_over(void *ctx, const struct move *v)
              move_word(v), sums.over, sums.lanes, (unsigned long long)sums.bytes_sent,
              (unsigned long long)sums.pause_max, v->reason);
     verbs_audit(s->master, "mochilad", what, result);
-    s->news_ms = 0;
+    s->news_ms = 1; /* the end is news at once */
 }
 
 /* --- netd --- */

@@ -38,6 +38,12 @@ static void put_news(const struct move *v, json_t *o)
     json_t *news = v->side == MOVE_TAKER && v->news_bytes > 0
                        ? json_loadb(v->news, v->news_bytes, 0, NULL)
                        : NULL;
+    /* The last words may be lost, so what ended here has ended. */
+    if (json_is_object(news) && v->ended != 0) {
+        (void)json_object_del(news, "state");
+        (void)json_object_del(news, "ended");
+        (void)json_object_del(news, "reason");
+    }
     if (json_is_object(news))
         (void)json_object_update_existing(o, news);
     json_decref(news);
