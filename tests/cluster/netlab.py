@@ -4,9 +4,9 @@
         b eth0 10.97.0.12 ----+--br0-- r ------+     (the remote side, behind a router)
         lanes 10.97.1.1 ..         10.97.0.1   10.98.0.1
 
-br0 is a bridge in a namespace of its own, the switch; the nodes speak to each other over it. IPv6 likewise: fd97::11, fd97::1:1 .. for
-lanes, fd98::2. The names of the namespaces carry our process number; all are removed at the end, also after a
-failure or a signal. Needs root and iproute2, and no Python beyond the standard library.
+br0 is a bridge in a namespace of its own, the switch; the nodes speak to each other over it. IPv6 likewise:
+fd97::11, fd97::1:1 .. for lanes, fd98::2. The names of the namespaces carry our process number; all are removed
+at the end, also after a failure or a signal. Needs root and iproute2, and no Python beyond the standard library.
 """
 import atexit
 import json
@@ -88,12 +88,15 @@ class Host:
 
 
 class Lab:
+    count = 0
+
     def __init__(self, nodes=("a", "b")):
-        self.prefix = f"mo-{os.getpid()}"
+        Lab.count += 1  # what an earlier one could not remove must not stop us
+        self.prefix = f"mo-{os.getpid()}-{Lab.count}"
         self.hosts, self.names = {}, list(nodes)
         self.pid = os.getpid()
         atexit.register(self.close)
-        # A signal ends us by an exception, so that everybody's finally comes to its turn.
+        # A signal ends us by an exception, so that everybody's finally comes to its turn, and pytest ends.
         self.signals = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGHUP)}
         for s, had in self.signals.items():
             if had == signal.SIG_DFL:
@@ -106,7 +109,8 @@ class Lab:
 
     @staticmethod
     def on_signal(number, _):
-        raise SystemExit(128 + number)
+        signal.signal(number, signal.SIG_IGN)  # once: a second one would interrupt the cleaning
+        raise KeyboardInterrupt
 
     def __getitem__(self, name):
         return self.hosts[name]
