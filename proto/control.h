@@ -88,7 +88,7 @@ struct control_lane_order {
     int result;                 /* 0 or -errno */
     uint32_t tails;
     uint64_t messages_sent, messages_left, bytes_sent, bytes_left, owed;
-    /* SET_DONE of FROZEN, OWNER: from the last start of an attempt before to now, or 0 */
+    /* SET_DONE of FROZEN: since the order came, from which on no attempt starts */
     uint64_t paused_us;
     char why[160];
 };

@@ -132,7 +132,6 @@ static void submit(struct outbound *o, const struct load *l)
     fault_on_rcpts(o->job.rcpts, o->job.count);
 #endif
     o->started_ms = queue_now_ms(q);
-    outbound_lane(o)->last_start_ns = io_now_ns(q->env.io);
     say_attempt(o);
     flow_took_message(q, o->flow);
     struct client_job job = {.sender = e->sender,

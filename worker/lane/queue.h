@@ -61,7 +61,6 @@ struct lane {
     uint32_t bounces;       /* ENTRY_BOUNCE_DUE */
     struct qlist strays;    /* ENTRY_STRAY, oldest first */
     struct qlist handing;   /* ENTRY_STRAY under way to the owner */
-    uint64_t last_start_ns; /* monotonic: the last start of an attempt, for the pause of a move */
     uint8_t sweep;          /* slices of a change of role; private to role*.c from here ... */
     bool sweep_wrapped;
     uint32_t sweep_from;

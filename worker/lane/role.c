@@ -448,6 +448,7 @@ void role_set(struct queue *q, struct role_change *c)
 {
     c->queue = q;
     c->count = 0;
+    c->began_ns = io_now_ns(q->env.io);
     int r = change(q, c);
     if (r != 0)
         finish(q, c, r == -ENOSPC || r == -ENOBUFS ? -EIO : r);
@@ -578,8 +579,7 @@ static void call_done(struct queue *q, struct role_change *c)
         bool was_ours = c->role == LANE_FROZEN || c->role == LANE_AWAY;
         c->tails = was_ours ? l->tails : 0;
         c->complete = l->role == LANE_REPLICA && l->ready;
-        c->paused_us =
-            l->last_start_ns == 0 ? 0 : (io_now_ns(q->env.io) - l->last_start_ns) / 1000;
+        c->paused_us = (io_now_ns(q->env.io) - c->began_ns) / 1000;
     }
     c->on_done(c, c->res);
 }

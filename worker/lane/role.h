@@ -42,12 +42,13 @@ struct role_change {
     /* set before on_done */
     uint32_t tails;     /* FROZEN, AWAY: attempts still open */
     bool complete;      /* REPLICA: READY(epoch) is durable */
-    uint64_t paused_us; /* FROZEN: since the last start of an attempt */
+    uint64_t paused_us; /* FROZEN: since the order, from which on nothing starts */
     /* private */
     struct queue *queue;
     struct spool_wait wait;
     struct lane_logged before;
     struct role_change *next;
+    uint64_t began_ns;
     uint64_t count;
     int res;
 };
