@@ -425,8 +425,10 @@ void request_turn(struct netd *n)
     bool renew = n->now_ns >= n->renew_ns;
     for (uint32_t i = 0; i < n->lane_count; i++) {
         struct lane *l = &n->lanes[i];
-        if (l->state == LANE_ABSENT)
+        if (l->state == LANE_ABSENT) {
+            l->stirred = false; /* what is not here has nothing to look at, now or next time */
             continue;
+        }
         look_at(n, l);
         if (renew && l->state != LANE_ABSENT)
             driver_of(l)->renew(n, l);

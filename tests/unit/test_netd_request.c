@@ -167,6 +167,24 @@ static void test_hold(void **state)
     assert_int_equal(ask(NETD_END_TAIL, 1, 3, false), NETD_OK);
 }
 
+/* The kernel tells of every address that comes or goes, also of one whose lane has just left: what
+   nobody will look at must not keep the loop from sleeping. */
+static void test_sleep(void **state)
+{
+    (void)state;
+    struct netd_place p = place(1, 1, 1);
+    assert_int_equal(ask(NETD_ACQUIRE, 1, 1, false), NETD_OK);
+    assert_int_equal(ask(NETD_RELEASE, 1, 1, false), NETD_OK);
+    assert_int_equal(ask(NETD_ACQUIRE, 2, 1, false), NETD_OK);
+    for (unsigned all = 0; all < 2; all++) {
+        request_stir(&n, all ? NULL : &p.address);
+        assert_true(request_next_ns(&n) == 0);
+        n.now_ns = netd_now_ns();
+        request_turn(&n);
+        assert_true(request_next_ns(&n) > n.now_ns);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -175,6 +193,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_addresses, setup, teardown),
         cmocka_unit_test_setup_teardown(test_room, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hold, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_sleep, setup, teardown),
     };
     log_open(STDERR_FILENO, LOG_ERR, "test");
     return cmocka_run_group_tests(tests, NULL, NULL);
