@@ -47,7 +47,7 @@ struct sent {
     struct content *content;
     uint32_t lane, epoch; /* as written */
     unsigned rcpts;
-    bool copy;
+    bool copy, moves;      /* may be in the other lane */
     enum expect expect[RCPTS];
     bool tail[RCPTS], tail_sure[RCPTS];
 };
@@ -79,7 +79,7 @@ static struct sent sent[MESSAGES];
 static unsigned sent_count;
 static uint64_t next_sequence, now_ms;
 static struct master master[LANES];
-static unsigned gave, took, dropped, aborted, tails_kept;
+static unsigned gave, took, dropped, aborted, tails_kept, rerouted;
 static uint64_t copied, segments_left;
 static struct outbound *open_ones[OPEN_MAX];
 
@@ -154,9 +154,26 @@ static struct qentry *entry_of(const struct sent *m, unsigned i)
 
 /* --- what must be true at every moment --- */
 
+/* A message that was to change its lane is in the one that memory has it in; both its lanes have
+   the epoch that it was written with as long as that is not durable. */
+static void see_moves(void)
+{
+    for (unsigned k = 0; k < sent_count; k++) {
+        struct sent *m = &sent[k];
+        const struct qmsg *q = m->moves ? store_find(&queue.store, m->id) : NULL;
+        if (q == NULL || q->lane == m->lane)
+            continue;
+        m->lane = q->lane;
+        m->epoch = master[m->lane].epoch;
+        m->moves = false;
+        rerouted++;
+    }
+}
+
 static void check_counts(void)
 {
     struct ledger l;
+    see_moves();
     shards_ledger(&queue, &l);
     uint64_t queued = queue.store.entries.used - queue.counts[ENTRY_BOUNCE_DUE] -
                       queue.counts[ENTRY_REPLICA] - queue.counts[ENTRY_TAIL] + queue.owed_in -
@@ -628,13 +645,27 @@ static void hand_over(uint32_t lane)
     stray_taken(&queue, q);
 }
 
+static void reroute(uint32_t lane)
+{
+    struct qentry *e = any_entry(rng_below(&dice, 2) == 0 ? ENTRY_READY : ENTRY_WAITING, lane);
+    if (e == NULL)
+        return;
+    struct qmsg *q = store_msg(&queue.store, e->msg);
+    struct sent *m = sent_of(q->id);
+    bool begun = shard_move(shard, q, lane_of((lane + 1) % LANES));
+    m->moves = m->moves || begun;
+}
+
 /* --- seeds --- */
 
 static void act(uint32_t lane)
 {
     struct qentry *e;
     const struct lane *l = lane_of(lane);
-    switch (rng_below(&dice, 10)) {
+    switch (rng_below(&dice, 11)) {
+    case 10:
+        reroute(lane);
+        return;
     case 0:
     case 1:
         mail(lane, false, rng_below(&dice, 8) == 0 ? 40 << 10 : 800, NULL);
@@ -673,10 +704,12 @@ static void act(uint32_t lane)
 /* What was found is the truth from here on, if it may be so. */
 static void resync(void)
 {
+    see_moves();
     check_found();
     for (unsigned k = 0; k < sent_count; k++) {
         struct sent *m = &sent[k];
         content_unref(&m->content);
+        m->moves = false;
         for (unsigned i = 0; i < m->rcpts; i++) {
             const struct qentry *e = entry_of(m, i);
             bool frozen = lane_of(m->lane)->logged.role == LANE_FROZEN;
@@ -756,15 +789,15 @@ static void test_walks(void **state)
 {
     (void)state;
     copied = segments_left = 0;
-    gave = took = dropped = aborted = tails_kept = 0;
+    gave = took = dropped = aborted = tails_kept = rerouted = 0;
     const char *one = getenv("ROLE_SEED");
     uint64_t first = one != NULL ? strtoull(one, NULL, 10) : 1;
     for (uint64_t seed = first; seed < first + (one != NULL ? 1 : SEEDS); seed++) {
         print_message("seed %llu\n", (unsigned long long)seed);
         run(seed);
     }
-    print_message("gave %u took %u dropped %u aborted %u tails %u copied %llu\n", gave, took,
-                  dropped, aborted, tails_kept, (unsigned long long)copied);
+    print_message("gave %u took %u dropped %u aborted %u tails %u rerouted %u copied %llu\n", gave,
+                  took, dropped, aborted, tails_kept, rerouted, (unsigned long long)copied);
     if (one != NULL)
         return;
     assert_true(gave > 50);
@@ -772,6 +805,7 @@ static void test_walks(void **state)
     assert_true(dropped > 20);
     assert_true(aborted > 20);
     assert_true(tails_kept > 20);
+    assert_true(rerouted > 20);
     assert_true(copied > 100); /* by compaction: the rule holds for them too */
     assert_true(segments_left > 20);
 }

@@ -221,6 +221,10 @@ void entry_place(struct queue *q, struct qentry *e)
         entry_wait(q, e, e->due_s, (enum reason)e->reason);
         return;
     }
+    if (lane->shard != NULL && shard_is_moving(lane->shard, store_msg(&q->store, e->msg)->id)) {
+        entry_wait(q, e, queue_now_unix_s(q) + SHARD_MOVE_WAIT_S, (enum reason)e->reason);
+        return;
+    }
     if (lane->gone || lane->shard == NULL) { /* another lane is looked for when it is due */
         uint32_t wait_s = e->reason == REASON_LANE_GONE ? LANE_GONE_RETRY_S : LANE_GONE_FIRST_S;
         entry_wait(q, e, queue_now_unix_s(q) + wait_s, REASON_LANE_GONE);

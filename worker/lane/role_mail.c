@@ -107,8 +107,8 @@ enum rcpt_state role_written_state(const struct qentry *e)
         return RCPT_BOUNCE_DUE;
     case ENTRY_HELD:
         return RCPT_HELD;
-    case ENTRY_PARKED:
-        return RCPT_PARKED;
+    case ENTRY_PARKED: /* of a lane that is gone: only while its message goes to another shard */
+        return e->reason == REASON_LANE_GONE ? RCPT_QUEUED : RCPT_PARKED;
     case ENTRY_REPLICA:
         return (enum rcpt_state)e->cancel;
     case ENTRY_TAIL:

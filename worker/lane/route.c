@@ -184,16 +184,17 @@ struct lane *route_lane(struct queue *q, uint16_t tenant, struct span domain)
     return l;
 }
 
-static bool give_to(struct queue *q, struct qentry *e, struct lane *l)
+/* The message goes there as soon as the log says so; until then the entry waits. */
+static bool give_to(struct queue *q, struct qentry *e, struct lane *l, enum reason reason)
 {
     struct qmsg *m = store_msg(&q->store, e->msg);
-    struct lane *old = &q->lanes[m->lane];
-    if (l == NULL || l->shard == NULL || l->shard != old->shard)
+    struct shard *s = q->lanes[m->lane].shard;
+    if (l == NULL || s == NULL || l->shard != s)
         return false;
-    old->queued -= m->live;
-    l->queued += m->live;
-    m->lane = l->index;
-    entry_place(q, e);
+    if (!shard_move(s, m, l) && reason == REASON_NONE)
+        reason = REASON_MOVING;
+    /* not now, or it came to nothing: again when the entry is due */
+    entry_wait(q, e, queue_now_unix_s(q) + SHARD_MOVE_WAIT_S, reason);
     return true;
 }
 
@@ -204,7 +205,8 @@ bool route_again(struct queue *q, struct qentry *e)
     struct lane_wish w = {.pool = t->pool, .shard = q->lanes[m->lane].shard, .owned = true};
     if (w.shard == NULL)
         return false;
-    return give_to(q, e, best_lane(q, sticky_key(t, span_str(domain_at(q, e->domain)->name)), &w));
+    struct lane *l = best_lane(q, sticky_key(t, span_str(domain_at(q, e->domain)->name)), &w);
+    return give_to(q, e, l, REASON_LANE_GONE);
 }
 
 bool route_by_family(struct queue *q, struct qentry *e, bool v4)
@@ -216,5 +218,6 @@ bool route_by_family(struct queue *q, struct qentry *e, bool v4)
         .v4 = v4};
     if (w.shard == NULL)
         return false;
-    return give_to(q, e, best_lane(q, sticky_key(t, span_str(domain_at(q, e->domain)->name)), &w));
+    struct lane *l = best_lane(q, sticky_key(t, span_str(domain_at(q, e->domain)->name)), &w);
+    return give_to(q, e, l, REASON_NONE);
 }

@@ -24,7 +24,8 @@ bool route_is_served(const struct config *c, struct span domain);
 /* The lane for a tenant's mail to a domain: owned by any worker; held lanes only when all are held.
  * NULL: the pool has none. */
 struct lane *route_lane(struct queue *q, uint16_t tenant, struct span domain);
-/* The lane of e's message is gone: chooses again within the same shard. True: done and placed. */
+/* The lane of e's message is gone: chooses again within the same shard. True: the entry waits, and
+ * goes there with its message when the log says so (shard_move). */
 bool route_again(struct queue *q, struct qentry *e);
 /* The same, because only a lane of this family can reach the site. False: the shard has none that
  * is not held. */

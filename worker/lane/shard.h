@@ -27,6 +27,8 @@ struct shard {
     uint64_t left_out;       /* messages for which recovery found no room in the index */
     struct note *unwritten;  /* outcomes that the spool refused or failed: written again */
     struct copy_job *copies;
+    uint32_t moves;          /* of those: messages that go to another lane of the shard */
+    uint64_t moves_bytes;
 };
 
 /*
@@ -82,6 +84,17 @@ void shard_note(struct shard *s, const struct note_facts *n, struct spool_wait *
 void shard_tell_copy(struct queue *q, const struct qentry *e);
 /* Writes again what failed; sets q->paused while something is left. */
 void shard_turn_notes(struct queue *q);
+
+/* How long an entry waits at least that cannot be placed as its message goes to another lane. */
+enum { SHARD_MOVE_WAIT_S = 1 };
+/* Writes the message again under another lane of this shard; it is in that lane when this is
+   durable. Its entries are not tried meanwhile: those that wait for nothing else are placed in the
+   new lane, or, if it came to nothing, tried again as they are. False: not now; something of it is
+   in flight, a lane is moving, or too many are under way. An entry that is ENTRY_NEW is the
+   caller's, to be put to wait. */
+NODISCARD bool shard_move(struct shard *s, struct qmsg *m, struct lane *to);
+/* Is the message on its way to another lane? */
+bool shard_is_moving(const struct shard *s, struct msg_id id);
 
 /* The last entry of a message went: content, places, index. */
 void shard_forget(struct queue *q, struct qmsg *m);
