@@ -45,7 +45,7 @@ static int take_text(const ProtobufCBinaryData *in, char *out, size_t cap)
 static int take_lane(const Mochila__ClusterLane *in, struct cluster_lane *out)
 {
     *out = (struct cluster_lane){.epoch = in->epoch, .run = in->run, .queued = in->queued};
-    if (in->address.len != ADDRESS_BYTES || in->epoch == 0)
+    if (in->address.len != ADDRESS_BYTES || in->epoch == 0 || in->epoch > LIMIT_EPOCH)
         return -EBADMSG;
     if (in->role == 0 || in->role >= LANE_ROLE_COUNT)
         return -EBADMSG;

@@ -178,6 +178,8 @@ static int take_items(const Mochila__LaneHead *m, struct lane_frame *out)
     struct cursor c = cursor_of(span_of(m->ids.data, m->ids.len));
     for (uint32_t i = 0; i < n; i++) {
         items[i].id = cursor_id(&c);
+        if (id_is_none(items[i].id))
+            return -EBADMSG;
         items[i].digest = m->n_digests > 0 ? m->digests[i] : 0;
         if (m->n_indices > 0 && m->indices[i] > UINT16_MAX)
             return -EBADMSG;
@@ -192,8 +194,10 @@ static int take_items(const Mochila__LaneHead *m, struct lane_frame *out)
 
 static int take_head(const Mochila__LaneHead *m, struct lane_frame *out)
 {
-    if (m->kind == 0 || m->kind >= LANE_FRAME_KIND_COUNT || m->lane.len != ADDRESS_BYTES ||
-        m->type >= RECORD_TYPE_COUNT)
+    if (m->kind >= LANE_FRAME_KIND_COUNT)
+        return -ENOTSUP;
+    if (m->kind == 0 || m->lane.len != ADDRESS_BYTES || m->type >= RECORD_TYPE_COUNT ||
+        m->epoch > LIMIT_EPOCH)
         return -EBADMSG;
     out->kind = (enum lane_frame_kind)m->kind;
     memcpy(out->lane.b, m->lane.data, ADDRESS_BYTES);
@@ -230,7 +234,8 @@ static int take_frame(struct span head, struct span data, struct lane_frame *out
     return r;
 }
 
-int lane_frame_next(struct span *payload, struct lane_frame *out)
+/* One frame off the payload; -ENOTSUP: it was of a kind that is not known. */
+static int next_frame(struct span *payload, struct lane_frame *out)
 {
     memset(out, 0, sizeof *out);
     if (payload->n == 0)
@@ -242,10 +247,18 @@ int lane_frame_next(struct span *payload, struct lane_frame *out)
         return -EBADMSG;
     struct span body = span_of(payload->p + PREFIX_BYTES, total - PREFIX_BYTES);
     int r = take_frame(span_of(body.p, head), span_skip(body, head), out);
-    if (r != 0)
-        return r;
-    *payload = span_skip(*payload, total);
-    return 1;
+    if (r == 0 || r == -ENOTSUP)
+        *payload = span_skip(*payload, total);
+    return r == 0 ? 1 : r;
+}
+
+int lane_frame_next(struct span *payload, struct lane_frame *out)
+{
+    int r;
+    do {
+        r = next_frame(payload, out);
+    } while (r == -ENOTSUP);
+    return r;
 }
 
 void lane_frame_free(struct lane_frame *f)

@@ -66,7 +66,8 @@ struct lane_frame {
 NODISCARD int lane_frame_head(const struct lane_frame *f, uint8_t *out, size_t cap, size_t *n);
 /* Bytes of a head that is enough for a frame without items. */
 enum { LANE_FRAME_HEAD_BYTES = 512 };
-/* Takes the next frame off the payload: 1, 0 at its end, -EBADMSG, -ENOMEM. */
+/* Takes the next frame off the payload: 1, 0 at its end, -EBADMSG, -ENOMEM. Frames of a kind that
+   only newer releases know are passed over. No item has the id 0, no epoch is above LIMIT_EPOCH. */
 NODISCARD int lane_frame_next(struct span *payload, struct lane_frame *out);
 void lane_frame_free(struct lane_frame *f);
 

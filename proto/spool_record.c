@@ -16,11 +16,12 @@
  *
  * Readers insist: the whole meta is used up, counts agree with what follows, enums are in range. A
  * meta that passes its checksum and fails here was written by a bug or by a newer version: -EBADMSG
- * in both cases.
+ * in both cases. A reason that is not known is none: it decides nothing.
  */
 #include "proto/spool_record.h"
 
 #include "base/crc.h"
+#include "proto/classify.h"
 #include "proto/control.h"
 
 #include <errno.h>
@@ -153,6 +154,7 @@ enum {
                       ENQ_BODY_8BITMIME | ENQ_TAKEN_OVER,
     RCPT_OPEN_BIT = 128
 };
+static const uint64_t BODY_BYTES_MAX = (uint64_t)LIMIT_BODY_CHUNKS * LIMIT_BODY_CHUNK_BYTES;
 
 void enq_put(struct writer *w, const struct enq *e)
 {
@@ -203,6 +205,12 @@ void enq_put_chunk(struct writer *w, const struct enq_chunk *c)
     put_u32(w, c->body_bytes);
 }
 
+/* One of a newer release, or of another node, is none: reasons number counters. */
+static uint8_t known_reason(uint8_t told)
+{
+    return told < REASON_COUNT ? told : REASON_NONE;
+}
+
 /* One recipient; the cursor is bad when there is none or it breaks a rule. */
 static struct enq_rcpt cursor_rcpt(struct cursor *c)
 {
@@ -210,7 +218,7 @@ static struct enq_rcpt cursor_rcpt(struct cursor *c)
     uint8_t state = cursor_u8(c);
     r.state = state & ~RCPT_OPEN_BIT;
     r.open = (state & RCPT_OPEN_BIT) != 0;
-    r.reason = cursor_u8(c);
+    r.reason = known_reason(cursor_u8(c));
     r.attempts = cursor_u16(c);
     r.due_unix_s = cursor_u64(c);
     r.address = cursor_str16(c);
@@ -276,9 +284,52 @@ int enq_read(struct span meta, struct enq *out)
         (out->flags & ~ENQ_FLAGS_KNOWN) != 0)
         return -EBADMSG;
     if (out->rcpt_count == 0 || out->rcpt_count > LIMIT_RECIPIENTS ||
-        out->chunk_count > LIMIT_BODY_CHUNKS || out->dots > out->body_bytes)
+        out->chunk_count > LIMIT_BODY_CHUNKS || out->dots > out->body_bytes ||
+        out->body_bytes > BODY_BYTES_MAX)
         return -EBADMSG;
     return read_lists(&c, out);
+}
+
+/* --- an ENQ that another node wrote --- */
+
+/* As a command of ours may carry it: the parser of addresses takes nothing else either. */
+static bool is_address(struct span s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] < 0x20 || s.p[i] == 0x7f)
+            return false;
+    }
+    return s.n <= LIMIT_ADDRESS_BYTES;
+}
+
+/* Marks, or wipes the marks of, the indices of the recipients: false when one comes twice. */
+static bool mark_indices(struct span rcpts, uint8_t *seen, bool set)
+{
+    struct enq_rcpt r;
+    bool once = true;
+    while (enq_rcpt_next(&rcpts, &r)) {
+        uint8_t bit = (uint8_t)(1u << (r.index % 8));
+        once = once && (seen[r.index / 8] & bit) == 0;
+        if (set)
+            seen[r.index / 8] |= bit;
+        else
+            seen[r.index / 8] = 0;
+    }
+    return once;
+}
+
+bool enq_is_sound(const struct enq *e, uint64_t rest_bytes)
+{
+    static uint8_t seen[(UINT16_MAX + 1) / 8]; /* all 0 between calls */
+    struct span rcpts = e->rcpts;
+    struct enq_rcpt r;
+    uint64_t in_rest = e->trace_bytes + (e->chunk_count == 0 ? e->body_bytes : 0);
+    bool sound = !id_is_none(e->id) && rest_bytes == in_rest && is_address(e->sender);
+    while (sound && enq_rcpt_next(&rcpts, &r))
+        sound = r.address.n > 0 && is_address(r.address);
+    sound = mark_indices(e->rcpts, seen, true) && sound;
+    (void)mark_indices(e->rcpts, seen, false);
+    return sound;
 }
 
 bool enq_rcpt_next(struct span *rcpts, struct enq_rcpt *out)
@@ -348,7 +399,7 @@ int outcome_read(struct span meta, struct outcome *out)
     struct cursor c = cursor_of(meta);
     *out = (struct outcome){.id = cursor_id(&c)};
     out->fate = cursor_u8(&c);
-    out->reason = cursor_u8(&c);
+    out->reason = known_reason(cursor_u8(&c));
     uint8_t bounce_due = cursor_u8(&c);
     out->bounce_due = bounce_due == 1;
     out->attempts = cursor_u16(&c);

@@ -138,6 +138,9 @@ void enq_put(struct writer *w, const struct enq *e);
 void enq_put_rcpt(struct writer *w, const struct enq_rcpt *r);
 void enq_put_chunk(struct writer *w, const struct enq_chunk *c);
 NODISCARD int enq_read(struct span meta, struct enq *out);
+/* Of an ENQ that another node wrote: may it be in our log? Its rest, rest_bytes long, is what the
+   envelope announces, addresses fit a command, no recipient comes twice. */
+bool enq_is_sound(const struct enq *e, uint64_t rest_bytes);
 /* Walks e->rcpts / e->chunks (copy the span first): false at the end. enq_read has checked them. */
 bool enq_rcpt_next(struct span *rcpts, struct enq_rcpt *out);
 bool enq_chunk_next(struct span *chunks, struct enq_chunk *out);

@@ -37,7 +37,7 @@ static struct cluster_frame a_status(uint32_t lane_count)
                                          .first = true,
                                          .lane_count = lane_count}};
     for (uint32_t i = 0; i < lane_count; i++) {
-        lanes[i] = (struct cluster_lane){.epoch = UINT32_MAX,
+        lanes[i] = (struct cluster_lane){.epoch = LIMIT_EPOCH,
                                          .slot = i % 2 == 0 ? LIMIT_WORKERS - 1 : CONTROL_NO_SLOT,
                                          .role = (enum lane_role)(1 + i % 4),
                                          .run = i % 3 == 0,
@@ -120,6 +120,8 @@ static void test_refused(void **state)
     f = good, strcpy(f.status.health, "a\nb");
     assert_int_equal(pass(&f), -EBADMSG);
     lanes[0].epoch = 0;
+    assert_int_equal(pass(&good), -EBADMSG);
+    lanes[0].epoch = LIMIT_EPOCH + 1;
     assert_int_equal(pass(&good), -EBADMSG);
     lanes[0].epoch = 1, lanes[0].role = LANE_ROLE_COUNT;
     assert_int_equal(pass(&good), -EBADMSG);

@@ -134,11 +134,49 @@ static void test_malformed(void **state)
     payload[4]++; /* the head reaches into the meta */
     assert_int_equal(lane_frame_next(&s, &got), -EBADMSG);
     payload[4]--;
-    payload[9] = LANE_FRAME_KIND_COUNT; /* behind the tag of the first field */
+    payload[9] = 0; /* behind the tag of the first field */
     assert_int_equal(lane_frame_next(&s, &got), -EBADMSG);
     payload[9] = LANE_FRAME_ENQ;
     assert_int_equal(lane_frame_next(&s, &got), 1);
     lane_frame_free(&got);
+}
+
+/* Kinds of a newer release are passed over, and what follows them is read. */
+static void test_newer(void **state)
+{
+    (void)state;
+    const struct lane_item item = {{1, 2}, 3, 4, "a"};
+    struct lane_frame f = make(LANE_FRAME_ENQ, &item, 1), got;
+    payload_n = 0;
+    append(&f);
+    size_t first = payload_n;
+    append(&f);
+    payload[9] = LANE_FRAME_KIND_COUNT;
+    struct span s = span_of(payload, payload_n);
+    assert_int_equal(lane_frame_next(&s, &got), 1);
+    assert_same(&f, &got);
+    lane_frame_free(&got);
+    assert_int_equal(s.n, 0);
+    s = span_of(payload, first);
+    assert_int_equal(lane_frame_next(&s, &got), 0);
+}
+
+/* What would break a rule of ours further in. */
+static void test_hostile(void **state)
+{
+    (void)state;
+    const struct lane_item none = {{0, 0}, 0, 0, "a"}, some = {{0, 1}, 0, 0, "a"};
+    struct lane_frame f = make(LANE_FRAME_END, &none, 1), got;
+    for (int i = 0; i < 3; i++) {
+        struct span s;
+        payload_n = 0;
+        f.items = i == 0 ? &none : &some;
+        f.epoch = i == 1 ? LIMIT_EPOCH + 1u : 3;
+        append(&f);
+        s = span_of(payload, payload_n);
+        assert_int_equal(lane_frame_next(&s, &got), i == 2 ? 1 : -EBADMSG);
+        lane_frame_free(&got);
+    }
 }
 
 int main(void)
@@ -147,6 +185,8 @@ int main(void)
         cmocka_unit_test(test_every_kind),
         cmocka_unit_test(test_a_head_fits),
         cmocka_unit_test(test_malformed),
+        cmocka_unit_test(test_newer),
+        cmocka_unit_test(test_hostile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -167,6 +167,7 @@ static void test_enq_out_of_range(void **state)
         {30, 0x80}, /* an unknown flag */
         {34, 0xff}, /* more dots than bytes */
         {35, 0x01}, /* chunks do not add up to the body */
+        {42, 0x01}, /* a body that no message has */
     };
     struct enq e;
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
@@ -176,6 +177,69 @@ static void test_enq_out_of_range(void **state)
         buf[rows[i].at] = rows[i].value;
         assert_int_equal(enq_read(span_of(buf, n), &e), -EBADMSG);
     }
+}
+
+/* What a node that means harm may write: read, as a log may hold it, and not taken. */
+static void test_enq_sound(void **state)
+{
+    (void)state;
+    static uint8_t buf[BUF_BYTES], long_address[LIMIT_ADDRESS_BYTES + 1];
+    struct enq e;
+    assert_int_equal(enq_read(span_of(buf, put_sample_enq(buf)), &e), 0);
+    assert_true(enq_is_sound(&e, e.trace_bytes));
+    assert_true(enq_is_sound(&e, e.trace_bytes)); /* it left no marks */
+    assert_false(enq_is_sound(&e, e.trace_bytes + 1));
+    struct enq bad = e;
+    bad.chunk_count = 0;
+    assert_true(enq_is_sound(&bad, bad.trace_bytes + bad.body_bytes));
+    assert_false(enq_is_sound(&bad, bad.trace_bytes));
+    bad = e, bad.id = (struct msg_id){0, 0};
+    assert_false(enq_is_sound(&bad, e.trace_bytes));
+    memset(long_address, 'a', sizeof long_address);
+    bad = e, bad.sender = span_of(long_address, sizeof long_address);
+    assert_false(enq_is_sound(&bad, e.trace_bytes));
+    bad.sender.n--;
+    assert_true(enq_is_sound(&bad, e.trace_bytes));
+    bad.sender = span_str("a@b>\r\nRCPT TO:<c@d");
+    assert_false(enq_is_sound(&bad, e.trace_bytes));
+
+    uint8_t rcpts[200];
+    struct writer w = writer_of(rcpts, sizeof rcpts);
+    struct enq_rcpt r = {.index = 7, .address = span_str("a@b")};
+    enq_put_rcpt(&w, &r);
+    bad = e, bad.rcpts = span_of(rcpts, w.n);
+    assert_true(enq_is_sound(&bad, e.trace_bytes));
+    enq_put_rcpt(&w, &r);
+    bad.rcpts.n = w.n;
+    assert_false(enq_is_sound(&bad, e.trace_bytes));
+    w = writer_of(rcpts, sizeof rcpts);
+    r.address = span_of(NULL, 0);
+    enq_put_rcpt(&w, &r);
+    bad.rcpts.n = w.n;
+    assert_false(enq_is_sound(&bad, e.trace_bytes));
+}
+
+/* A reason numbers counters: one that is not known is none. */
+static void test_unknown_reason(void **state)
+{
+    (void)state;
+    uint8_t buf[BUF_BYTES];
+    struct writer w = writer_of(buf, sizeof buf);
+    struct enq e = sample_enq(), got;
+    struct enq_rcpt r = sample_rcpt(0);
+    r.reason = UINT8_MAX;
+    e.rcpt_count = 1;
+    e.chunk_count = 0;
+    enq_put(&w, &e);
+    enq_put_rcpt(&w, &r);
+    assert_int_equal(enq_read(span_of(buf, w.n), &got), 0);
+    assert_true(enq_rcpt_next(&got.rcpts, &r));
+    assert_int_equal(r.reason, 0);
+    struct outcome o = {.id = {1, 2}, .reason = UINT8_MAX}, read;
+    w = writer_of(buf, sizeof buf);
+    outcome_put(&w, &o);
+    assert_int_equal(outcome_read(span_of(buf, w.n), &read), 0);
+    assert_int_equal(read.reason, 0);
 }
 
 static struct outcome sample_outcome(const uint8_t *indices)
@@ -413,7 +477,8 @@ int main(void)
         cmocka_unit_test(test_small_metas),      cmocka_unit_test(test_head_round_trip),
         cmocka_unit_test(test_head_truncated),   cmocka_unit_test(test_every_bit),
         cmocka_unit_test(test_zeroes_and_noise), cmocka_unit_test(test_lane_mark),
-        cmocka_unit_test(test_tail_list),
+        cmocka_unit_test(test_tail_list),        cmocka_unit_test(test_enq_sound),
+        cmocka_unit_test(test_unknown_reason),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

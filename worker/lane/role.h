@@ -120,6 +120,6 @@ void stray_return(struct queue *q, struct qmsg *m);
 /* The owner has them: ends the message's entries as handed over. */
 void stray_taken(struct queue *q, struct qmsg *m);
 /* The owner has, or had, a message with this id: what is a stray of it here ends as handed over. */
-void stray_had(struct queue *q, struct msg_id id);
+void stray_had(struct lane *l, struct msg_id id);
 
 #endif

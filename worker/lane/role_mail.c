@@ -126,6 +126,13 @@ enum rcpt_state role_written_state(const struct qentry *e)
     return RCPT_QUEUED;
 }
 
+/* Other nodes name messages by id: of their lane they may say what they like, of others nothing. */
+static struct qmsg *msg_of_lane(const struct lane *l, struct msg_id id)
+{
+    struct qmsg *m = store_find(&l->shard->queue->store, id);
+    return m != NULL && m->lane == l->index ? m : NULL;
+}
+
 /* --- strays --- */
 
 bool role_stray(struct queue *q, struct qentry *e)
@@ -192,9 +199,10 @@ void stray_taken(struct queue *q, struct qmsg *m)
     }
 }
 
-void stray_had(struct queue *q, struct msg_id id)
+void stray_had(struct lane *l, struct msg_id id)
 {
-    struct qmsg *m = store_find(&q->store, id);
+    struct queue *q = l->shard->queue;
+    const struct qmsg *m = msg_of_lane(l, id);
     for (uint32_t i = m == NULL ? 0 : m->first; i != 0;) {
         struct qentry *e = store_entry(&q->store, i);
         i = e->sibling;
@@ -210,6 +218,8 @@ int replica_admit(struct queue *q, const struct lane *l, struct msg_id id)
     if (l->role != LANE_REPLICA || l->change != NULL)
         return -ESTALE;
     const struct qmsg *m = store_find(&q->store, id);
+    if (m != NULL && m->lane != l->index)
+        return -EEXIST; /* its owner has no say in other lanes' mail */
     for (uint32_t i = m == NULL ? 0 : m->first; i != 0; i = store_entry(&q->store, i)->sibling)
         if (store_entry(&q->store, i)->state == ENTRY_IN_FLIGHT)
             return -EBUSY;
@@ -279,7 +289,7 @@ void replica_outcome(struct lane *l, enum record_type type, const struct outcome
 {
     struct queue *q = l->shard->queue;
     if (l->role != LANE_REPLICA || l->change != NULL ||
-        (type != RECORD_DONE && type != RECORD_DEFER) || store_find(&q->store, o->id) == NULL)
+        (type != RECORD_DONE && type != RECORD_DEFER) || msg_of_lane(l, o->id) == NULL)
         return;
     bool noted = false;
     for (unsigned i = 0; i < o->count; i++) {
@@ -320,7 +330,7 @@ void replica_drop(struct lane *l, struct msg_id id)
 {
     static struct qentry *entries[LIMIT_RECIPIENTS];
     struct queue *q = l->shard->queue;
-    const struct qmsg *m = store_find(&q->store, id);
+    const struct qmsg *m = msg_of_lane(l, id);
     uint16_t n = 0;
     if (l->role != LANE_REPLICA || l->change != NULL)
         return;
@@ -346,9 +356,9 @@ static void tails_void(struct queue *q, struct lane *l)
     }
 }
 
-static void tail_mark(struct queue *q, const struct tail_item *t)
+static void tail_mark(struct queue *q, const struct lane *l, const struct tail_item *t)
 {
-    struct qmsg *m = store_find(&q->store, t->id);
+    struct qmsg *m = msg_of_lane(l, t->id);
     struct qentry *e = m == NULL ? NULL : store_find_entry(&q->store, m, t->index);
     if (e == NULL || e->state != ENTRY_REPLICA)
         return;
@@ -390,7 +400,7 @@ int replica_tails(struct lane *l, const struct tail_item *items, uint32_t count)
         if (r != 0)
             return r;
         for (uint32_t i = 0; i < n; i++)
-            tail_mark(q, &items[at + i]);
+            tail_mark(q, l, &items[at + i]);
         at += n;
     } while (at < count);
     return 0;
@@ -460,7 +470,7 @@ int replica_ready(struct lane *l, struct spool_wait *w)
 static struct qentry *tail_entry(const struct lane *l, struct msg_id id, uint16_t index)
 {
     const struct store *s = &l->shard->queue->store;
-    const struct qmsg *m = store_find(s, id);
+    const struct qmsg *m = msg_of_lane(l, id);
     struct qentry *e = m == NULL ? NULL : store_find_entry(s, m, index);
     return e != NULL && e->state == ENTRY_TAIL && l->role == LANE_OWNER ? e : NULL;
 }

@@ -489,7 +489,7 @@ void hand_on_frame(struct hand *h, const struct lane_from *from, const struct la
         hand_take_chunk(h, from, f);
         return;
     case LANE_FRAME_TAIL_DONE:
-        hand_take_tails(h, f);
+        hand_take_tails(h, from, f);
         return;
     case LANE_FRAME_TAKEN:
     case LANE_FRAME_NOT_OWNER:

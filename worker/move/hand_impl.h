@@ -42,7 +42,7 @@ void hand_tails_free(struct hand *h);
 /* hand_take.c: the owner's side */
 void hand_take_chunk(struct hand *h, const struct lane_from *from, const struct lane_frame *f);
 void hand_take(struct hand *h, const struct lane_from *from, const struct lane_frame *f);
-void hand_take_tails(struct hand *h, const struct lane_frame *f);
+void hand_take_tails(struct hand *h, const struct lane_from *from, const struct lane_frame *f);
 /* NULL: all nodes. */
 void hand_take_loss(struct hand *h, const char *node);
 void hand_take_turn(struct hand *h);

@@ -14,6 +14,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* Of a BODY record, before its chunk: an id and an ordinal. */
+enum { CHUNK_HEAD_BYTES = RECORD_HEAD_BYTES + ID_BYTES + 4 };
+
 enum taking_stage {
     TAKING_CHUNKS,   /* of a large body; no HAND yet */
     TAKING_WAITING,  /* HAND is here, chunks are not all durable */
@@ -255,8 +258,9 @@ static int take_back(struct taking *t, struct qmsg *m, const struct enq_rcpt *r)
     struct lane *l = lane_of(t);
     const struct qentry *x =
         m == NULL ? NULL : store_find_entry(&t->hand->queue->store, m, r->index);
-    if (x == NULL || x->state != ENTRY_TAIL)
-        return 0; /* it is, or was, here */
+    if (x == NULL || x->state != ENTRY_TAIL || m->lane != l->index ||
+        strcmp(l->given_by, t->node) != 0)
+        return 0; /* it is, or was, here; or it is nobody's to give back */
     struct adopted_item item = {.id = t->id, .lane = l->number};
     memcpy(item.origin, t->node, sizeof item.origin);
     int res = adopted_keep(l->shard, &item);
@@ -295,11 +299,17 @@ static bool chunks_fit(const struct taking *t, const struct enq *e)
     struct enq_chunk c;
     uint16_t n = 0;
     while (enq_chunk_next(&chunks, &c)) {
-        if (n == t->chunk_count || c.body_bytes > t->chunks[n].bytes)
+        if (n == t->chunk_count || c.body_bytes + CHUNK_HEAD_BYTES != t->chunks[n].bytes)
             return false;
         n++;
     }
     return n == t->chunk_count;
+}
+
+/* What another node says is a message, and the one that this taking is of. */
+static bool is_sound(const struct taking *t, const struct enq *e)
+{
+    return id_eq(e->id, t->id) && chunks_fit(t, e) && enq_is_sound(e, t->content->rest_bytes);
 }
 
 /* HAND is here whole, its chunks are durable. */
@@ -308,8 +318,7 @@ static void commit(struct taking *t)
     struct queue *q = t->hand->queue;
     struct enq e;
     int r = t->res != 0 ? t->res : enq_read(span_of(t->meta, t->meta_bytes), &e);
-    if (r == 0 && (lane_of(t)->role != LANE_OWNER || !chunks_fit(t, &e) || !id_eq(e.id, t->id) ||
-                   e.rcpt_count == 0))
+    if (r == 0 && (lane_of(t)->role != LANE_OWNER || !is_sound(t, &e)))
         r = -EAGAIN;
     if (r == 0)
         r = store_find(&q->store, t->id) != NULL || adopted_has(q, t->id) ? known(t, &e)
@@ -412,10 +421,12 @@ void hand_take(struct hand *h, const struct lane_from *from, const struct lane_f
         commit(t);
 }
 
-void hand_take_tails(struct hand *h, const struct lane_frame *f)
+void hand_take_tails(struct hand *h, const struct lane_from *from, const struct lane_frame *f)
 {
     struct lane *l = lane_for(h, f);
-    for (uint32_t i = 0; l != NULL && i < f->item_count; i++)
+    if (l == NULL || strcmp(l->given_by, from->node) != 0)
+        return; /* it is the last owner's to say */
+    for (uint32_t i = 0; i < f->item_count; i++)
         tail_done(l, f->items[i].id, f->items[i].index);
 }
 

@@ -51,14 +51,20 @@ static void say_refused(struct replica *r, const char *node, uint32_t slot, stru
 
 /* --- streams --- */
 
+static void late_pop(struct replica_stream *st)
+{
+    struct replica_late *x = st->late;
+    st->late = x->next;
+    if (st->late == NULL)
+        st->late_end = &st->late;
+    st->replica->late_bytes -= x->bytes;
+    free(x);
+}
+
 static void late_free(struct replica_stream *st)
 {
-    while (st->late != NULL) {
-        struct replica_late *x = st->late;
-        st->late = x->next;
-        free(x);
-    }
-    st->late_end = &st->late;
+    while (st->late != NULL)
+        late_pop(st);
 }
 
 static void wipe(struct replica_stream *st)
@@ -141,14 +147,17 @@ static size_t items_bytes(const struct lane_frame *f)
 /* A copy of the frame behind those that wait. */
 static int keep_late(struct replica_stream *st, const struct lane_frame *f)
 {
-    size_t items = items_bytes(f);
-    struct replica_late *x = malloc(sizeof *x + items + f->meta.n + f->rest.n);
+    size_t items = items_bytes(f), bytes = items + f->meta.n + f->rest.n;
+    struct replica *r = st->replica;
+    struct replica_late *x =
+        r->late_bytes + bytes <= REPLICA_LATE_BYTES ? malloc(sizeof *x + bytes) : NULL;
     if (x == NULL)
         return -ENOMEM;
     x->next = NULL;
     x->frame = *f;
     x->frame.memory = NULL;
-    x->position = f->position;
+    x->bytes = bytes + sizeof *x;
+    r->late_bytes += x->bytes;
     uint8_t *at = x->data;
     if (items > 0)
         memcpy(at, f->items, items);
@@ -336,13 +345,9 @@ static void stream_turn(struct replica_stream *st)
         return;
     }
     while (st->late != NULL && apply(st, &st->late->frame)) {
-        struct replica_late *x = st->late;
-        if (x == NULL) /* refused: all is wiped */
+        if (st->late == NULL) /* refused: all is wiped */
             return;
-        st->late = x->next;
-        if (st->late == NULL)
-            st->late_end = &st->late;
-        free(x);
+        late_pop(st);
     }
     if (st->state == REPLICA_LISTING)
         list_some(st);

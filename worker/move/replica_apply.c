@@ -93,6 +93,7 @@ static void part_drop(struct replica_stream *st, struct replica_part *p)
     while (*at != p)
         at = &(*at)->next;
     *at = p->next;
+    st->part_count--;
     free(p->places);
     free(p->bytes);
     free(p);
@@ -117,6 +118,7 @@ static struct replica_part *part_for(struct replica_stream *st, struct msg_id id
     p->bytes = calloc(LIMIT_BODY_CHUNKS, sizeof *p->bytes);
     p->next = st->parts;
     st->parts = p;
+    st->part_count++;
     if (p->places != NULL && p->bytes != NULL)
         return p;
     part_drop(st, p);
@@ -130,6 +132,8 @@ static int take_chunk(struct replica_stream *st, const struct lane_frame *f)
     struct msg_id id = f->items[0].id;
     if (f->items[0].index == 0) /* the source reads the message from its start again */
         part_drop(st, part_find(st, id));
+    if (id_is_none(id) || (part_find(st, id) == NULL && st->part_count == REPLICA_PARTS_MAX))
+        return -EBADMSG;
     struct replica_part *p = part_for(st, id);
     struct replica_put *put = p != NULL ? put_new(st, id) : NULL;
     if (put == NULL)
@@ -218,7 +222,7 @@ static int enqueue(struct replica_stream *st, struct replica_put *put, const str
 static int take_enq(struct replica_stream *st, const struct lane_frame *f)
 {
     struct enq e;
-    if (enq_read(f->meta, &e) != 0 || e.rcpt_count == 0)
+    if (enq_read(f->meta, &e) != 0 || !enq_is_sound(&e, f->rest.n) || (e.flags & ENQ_COPY) != 0)
         return -EBADMSG;
     struct replica_part *part = part_find(st, e.id);
     if (!is_whole(&e, part, f->rest.n))
@@ -262,6 +266,8 @@ static int take_drop(struct replica_stream *st, const struct lane_frame *f)
 
 static int keep_tail(struct replica_stream *st, const struct lane_item *it)
 {
+    if (st->tail_count == REPLICA_TAILS_MAX)
+        return -EBADMSG;
     if ((st->tail_count & (st->tail_count - 1)) == 0) { /* 0, 1, 2, 4, ...: the list is full */
         uint32_t cap = st->tail_count > 0 ? 2 * st->tail_count : 1;
         struct tail_item *p = realloc(st->tails, cap * sizeof *p);
@@ -283,7 +289,7 @@ static int take_end_items(struct replica_stream *st, const struct lane_frame *f)
         if (r != 0)
             return r;
         if (a.origin[0] != '\0') /* before the lane is ours, and the stray could be mail again */
-            stray_had(st->replica->set.queue, it->id);
+            stray_had(st->lane, it->id);
     }
     return 0;
 }

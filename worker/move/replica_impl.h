@@ -5,6 +5,12 @@
 #include "worker/lane/role.h"
 #include "worker/move/replica.h"
 
+/* What no honest source needs; without them another node would have our memory. */
+enum {
+    REPLICA_PARTS_MAX = 256,       /* large messages that are coming in, of one lane */
+    REPLICA_TAILS_MAX = 1 << 20,
+    REPLICA_LATE_BYTES = 128 << 20, /* frames that wait for the log, of all lanes */
+};
 enum replica_state {
     REPLICA_IDLE,    /* no stream */
     REPLICA_LISTING, /* says what is here; takes already what comes */
@@ -18,7 +24,7 @@ enum replica_state {
 struct replica_late {
     struct replica_late *next;
     struct lane_frame frame; /* spans and items in data */
-    uint64_t position;
+    size_t bytes;
     uint8_t data[];
 };
 /* Pieces of a large body whose message has not come yet. */
@@ -42,6 +48,7 @@ struct replica_stream {
     uint64_t acked;
     struct replica_late *late, **late_end;
     struct replica_part *parts;
+    unsigned part_count;
     struct tail_item *tails;
     uint32_t tail_count;
     uint32_t list_at; /* next entry to be listed */
@@ -66,6 +73,7 @@ struct replica {
     struct replica_stream *streams;
     struct replica_stream **by_lane; /* by index of the lane */
     struct replica_put *puts;
+    size_t late_bytes; /* in late frames of all streams */
     bool starved;
 };
 
