@@ -34,8 +34,8 @@ enum lane_frame_kind {
     LANE_FRAME_TAKEN,     /* items: ids that are durable at the owner */
     LANE_FRAME_NOT_OWNER, /* items: ids; node, epoch: who is, as far as is known */
     LANE_FRAME_TAIL_DONE, /* items: id, index */
-    LANE_FRAME_ASK,       /* items: ids; are they still yours? */
-    LANE_FRAME_GONE,      /* items: ids that are not, for good */
+    LANE_FRAME_ASK,       /* items: ids, or one recipient each (digest 1); are they still yours? */
+    LANE_FRAME_GONE,      /* items: those that are not, for good */
     LANE_FRAME_KIND_COUNT
 };
 struct lane_item {

@@ -451,11 +451,12 @@ static void check_ledgers(void)
                          l.delivered + l.bounced + l.expired + l.deleted + l.handed_over);
         sum.accepted += l.accepted;
         sum.delivered += l.delivered;
+        sum.bounced += l.bounced;
         sum.handed_over += l.handed_over;
         sum.taken_over += l.taken_over;
     }
     assert_int_equal(sum.handed_over, sum.taken_over);
-    assert_int_equal(sum.accepted - sum.taken_over, sum.delivered);
+    assert_int_equal(sum.accepted - sum.taken_over, sum.delivered + sum.bounced);
 }
 
 static void check_mail(void)
@@ -645,37 +646,41 @@ static void test_adopted(void **state)
 
 /* --- tails: the test opens an attempt by hand, as there are no connections --- */
 
-static struct qentry *entry_at(unsigned n)
+static struct qentry *entry_at(unsigned n, uint16_t rcpt)
 {
     struct queue *q = &cnodes[n].queue;
     struct qmsg *m = store_find(&q->store, sent[0].id);
-    return m == NULL ? NULL : store_find_entry(&q->store, m, 0);
+    return m == NULL ? NULL : store_find_entry(&q->store, m, rcpt);
 }
 
-static void open_tail(struct place *p)
+static void open_tails(struct place *p)
 {
     struct queue *q = &cnodes[p->owner].queue;
-    struct qentry *e = entry_at(p->owner);
-    struct tail_item item = {.id = sent[0].id};
-    assert_non_null(e);
-    flow_take(q, flow_at(q, e->flow), e);
-    e->flow = 0;
-    entry_set_state(q, e, ENTRY_IN_FLIGHT);
-    role_set_tail(entry_lane(q, e), e, true);
-    assert_int_equal(replica_tails(&cnodes[p->target].queue.lanes[0], &item, 1), 0);
+    struct tail_item items[RCPTS];
+    for (uint16_t i = 0; i < sent[0].rcpts; i++) {
+        struct qentry *e = entry_at(p->owner, i);
+        assert_non_null(e);
+        items[i] = (struct tail_item){sent[0].id, i};
+        flow_take(q, flow_at(q, e->flow), e);
+        e->flow = 0;
+        entry_set_state(q, e, ENTRY_IN_FLIGHT);
+        role_set_tail(entry_lane(q, e), e, true);
+    }
+    struct lane *there = &cnodes[p->target].queue.lanes[0];
+    assert_int_equal(replica_tails(there, items, sent[0].rcpts), 0);
 }
 
-/* Moves lane 0 with one message whose attempt stays open; then it ends, or comes back. */
-static void tail_case(bool comes_back, bool heard)
+/* Moves lane 0 with one message whose attempts stay open. */
+static void move_with_tails(unsigned rcpts)
 {
     begin(11);
     sent_count = 1;
-    sent[0] = (struct sent){.node = 0, .id = id_make(1, 1, 1), .rcpts = 1};
+    sent[0] = (struct sent){.node = 0, .id = id_make(1, 1, 1), .rcpts = rcpts};
     sent[0].content = content_create(100);
     memset(sent[0].content->rest, 'x', 100);
     sent[0].content->rest_bytes = 100;
     enqueue_now(&sent[0]);
-    before_commit = open_tail;
+    before_commit = open_tails;
     for (unsigned i = 0; i < 3000 && !(places[0].owner == 1 && places[0].done[0]); i++) {
         if (i == 100 || (places[0].stage == COPYING && places[0].done[0] && places[0].done[1]))
             places[0] = (struct place){
@@ -688,23 +693,49 @@ static void tail_case(bool comes_back, bool heard)
     }
     before_commit = NULL;
     assert_int_equal(places[0].owner, 1);
-    assert_int_equal(entry_at(1)->state, ENTRY_TAIL);
-    struct qentry *e = entry_at(0);
+    for (uint16_t i = 0; i < rcpts; i++)
+        assert_int_equal(entry_at(1, i)->state, ENTRY_TAIL);
+}
+
+static void tail_ends(uint16_t rcpt, enum verdict v)
+{
+    struct qentry *e = entry_at(0, rcpt);
     struct fate_facts f = {.reason = REASON_DELIVERED, .status = {2, 0, 0}};
     struct fate_set one = {.entries = &e, .count = 1};
-    if (comes_back) {
-        role_set_tail(entry_lane(&cnodes[0].queue, e), e, true);
-        entry_set_state(&cnodes[0].queue, e, ENTRY_NEW);
-        assert_true(role_stray(&cnodes[0].queue, e));
-    } else {
-        sent[0].delivered[0]++;
-        fates_apply(&cnodes[0].queue, &one, VERDICT_OK, &f, NULL);
-    }
-    for (unsigned i = 0; i < 20 && !heard; i++) { /* TAIL_DONE is lost: it is asked for */
+    if (v == VERDICT_PERM)
+        f = (struct fate_facts){.reason = REASON_REMOTE_PERM, .status = {5, 1, 1}};
+    sent[0].delivered[rcpt]++; /* or no longer expected */
+    fates_apply(&cnodes[0].queue, &one, v, &f, NULL);
+}
+
+static void tail_comes_back(uint16_t rcpt)
+{
+    struct queue *q = &cnodes[0].queue;
+    struct qentry *e = entry_at(0, rcpt);
+    role_set_tail(entry_lane(q, e), e, true);
+    entry_set_state(q, e, ENTRY_NEW);
+    assert_true(role_stray(q, e));
+}
+
+static void lose_what_is_said(void)
+{
+    for (unsigned i = 0; i < 20; i++) {
         turn();
         sim_disk_run();
         cnet_lose(0, 1);
     }
+}
+
+/* It ends, or comes back. */
+static void tail_case(bool comes_back, bool heard)
+{
+    move_with_tails(1);
+    if (comes_back)
+        tail_comes_back(0);
+    else
+        tail_ends(0, VERDICT_OK);
+    if (!heard)
+        lose_what_is_said();
     settle();
     check_mail();
     assert_int_equal(sent[0].delivered[0], 1);
@@ -721,6 +752,60 @@ static void test_tails(void **state)
     tail_case(true, false);
 }
 
+static void until_gone(uint16_t rcpt)
+{
+    for (unsigned i = 0; i < 3000 && entry_at(1, rcpt) != NULL; i++) {
+        while (cnet_step(&dice))
+            continue;
+        sim_disk_run();
+        turn();
+    }
+    assert_null(entry_at(1, rcpt));
+}
+
+/* The new owner asks about recipients, not about messages: what is left of the message here, a
+   notification or another open attempt, is no reason to wait for this one. */
+static void test_tails_one_by_one(void **state)
+{
+    (void)state;
+    move_with_tails(2);
+    tail_ends(0, VERDICT_PERM);
+    lose_what_is_said();
+    assert_int_equal(entry_at(0, 0)->state, ENTRY_BOUNCE_DUE);
+    until_gone(0);
+    assert_int_equal(entry_at(1, 1)->state, ENTRY_TAIL);
+    assert_int_equal(entry_at(0, 0)->state, ENTRY_BOUNCE_DUE);
+    tail_ends(1, VERDICT_OK);
+    lose_what_is_said();
+    until_gone(1);
+    struct fate_facts f = {.reason = REASON_DELETED};
+    fates_end(&cnodes[0].queue, entry_at(0, 0), FATE_DELETED, &f);
+    settle();
+    check_ledgers();
+    end();
+}
+
+/* --- orders that come too early --- */
+
+/* That a lane is another's is said once: who cannot write it down yet does so later. */
+static void test_away_is_not_forgotten(void **state)
+{
+    (void)state;
+    begin(12);
+    struct control_lane_order o = order_for(1, 0);
+    o.epoch = 4;
+    move_order(moves[1], &o);
+    o.epoch = 7; /* while that is on its way into the log */
+    snprintf(o.node, sizeof o.node, "c");
+    move_order(moves[1], &o);
+    const struct lane *l = &cnodes[1].queue.lanes[0];
+    assert_int_equal(l->epoch, 1);
+    sync_all();
+    assert_int_equal(l->epoch, 7);
+    assert_string_equal(l->node, "c");
+    end();
+}
+
 int main(void)
 {
     const char *only = getenv("HAND_TEST");
@@ -728,6 +813,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_adopted),
         cmocka_unit_test(test_tails),
+        cmocka_unit_test(test_tails_one_by_one),
+        cmocka_unit_test(test_away_is_not_forgotten),
         cmocka_unit_test(test_quiet),
         cmocka_unit_test(test_faults),
     };

@@ -346,8 +346,11 @@ static void mark_tails(struct outbound *o)
 static void freeze_one(struct outbound *o)
 {
     switch (o->state) {
-    case OUT_RESOLVING: /* ends when its lookup does */
     case OUT_CLOSING:
+        return;
+    case OUT_RESOLVING:
+        dns_forget(&o->query);
+        outbound_give_up(o);
         return;
     case OUT_READING: /* nothing has been sent of it */
         job_broken(o, &(struct client_failure){.in_job = false});
@@ -366,9 +369,12 @@ static void freeze_one(struct outbound *o)
 
 void deliver_freeze(struct deliver *d, struct lane *l)
 {
-    for (struct outbound *o = d->all; o != NULL; o = o->next)
+    struct outbound *next;
+    for (struct outbound *o = d->all; o != NULL; o = next) {
+        next = o->next; /* one that has no connection yet is freed */
         if (o->flow != NULL && outbound_lane(o) == l)
             freeze_one(o);
+    }
 }
 
 void deliver_each_open(struct deliver *d, const struct lane *l,

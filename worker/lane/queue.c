@@ -172,6 +172,7 @@ void entry_unlist(struct queue *q, struct qentry *e)
         struct lane *l = entry_lane(q, e);
         qlist_remove(&q->store, e->cancel ? &l->handing : &l->strays, e);
         e->cancel = 0;
+        e->flow = 0;
         break;
     }
     case ENTRY_NEW:
@@ -215,7 +216,8 @@ void entry_place(struct queue *q, struct qentry *e)
     MUST(e->state == ENTRY_NEW);
     struct lane *lane = entry_lane(q, e);
     bool held = q->held_some && hold_applies_to_message(q, store_msg(&q->store, e->msg)->id);
-    if ((!held || lane->role == LANE_FROZEN) && role_stray(q, e))
+    /* a hold here does not keep what the owner waits for: its own holds decide */
+    if ((!held || lane->role == LANE_FROZEN || e->tail) && role_stray(q, e))
         return;
     if (e->due_s > queue_now_unix_s(q)) {
         entry_wait(q, e, e->due_s, (enum reason)e->reason);

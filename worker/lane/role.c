@@ -479,18 +479,22 @@ static void place_replica(struct queue *q, struct lane *l, struct qentry *e)
         entry_place(q, e); /* a hold of the operator is decided anew */
 }
 
-/* A stray of a lane that has come to us. The owner before us had it if its id was adopted there:
-   all that was adopted came with the lane. */
+/* A stray of a lane that has come to us. The owner before us had it if it took the id from us: all
+   that was adopted came with the lane. What we took from others is ours to deliver. */
 static void place_stray(struct queue *q, struct qentry *e)
 {
-    if (adopted_has(q, store_msg(&q->store, e->msg)->id)) {
+    if (adopted_from(q, store_msg(&q->store, e->msg)->id, q->env.config->node)) {
         struct fate_facts f = {.reason = REASON_STRAY};
         entry_unlist(q, e);
         fates_end(q, e, FATE_HANDED_OVER, &f);
         return;
     }
+    bool held = e->flow == STRAY_HELD;
     entry_unlist(q, e);
-    entry_place(q, e);
+    if (held)
+        entry_set_state(q, e, ENTRY_HELD);
+    else
+        entry_place(q, e);
 }
 
 static bool sweep_entry(struct queue *q, struct lane *l, struct qentry *e)

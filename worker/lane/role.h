@@ -77,6 +77,8 @@ void role_set_events(struct queue *q, const struct role_events *ev);
 bool role_may_end(const struct queue *q, const struct qentry *e);
 /* The entry belongs to another node's lane: it is now in the list of strays. False: it does not. */
 bool role_stray(struct queue *q, struct qentry *e);
+/* The same for one whose delivery is in doubt and that is to be held: held where it belongs. */
+bool role_stray_held(struct queue *q, struct qentry *e);
 
 /* --- a lane's copy, on the side of the replica; the lane must be LANE_REPLICA --- */
 

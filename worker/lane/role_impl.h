@@ -12,6 +12,9 @@ enum role_sweep {
     SWEEP_OWN    /* places what was a copy, and strays */
 };
 
+/* In qentry.flow of a stray: it is to be held at the lane's owner. */
+enum { STRAY_HELD = 1 };
+
 struct roles {
     struct role_events events;
     struct role_change *wanted;            /* what the master says, where the log is behind */

@@ -113,9 +113,10 @@ enum rcpt_state role_written_state(const struct qentry *e)
         return (enum rcpt_state)e->cancel;
     case ENTRY_TAIL:
         return RCPT_TAIL;
+    case ENTRY_STRAY:
+        return e->flow == STRAY_HELD ? RCPT_HELD : RCPT_QUEUED;
     case ENTRY_FREE:
     case ENTRY_NEW:
-    case ENTRY_STRAY:
     case ENTRY_RESOLVING:
     case ENTRY_READY:
     case ENTRY_WAITING:
@@ -147,6 +148,14 @@ bool role_stray(struct queue *q, struct qentry *e)
     entry_set_state(q, e, ENTRY_STRAY);
     if (l->role != LANE_FROZEN)
         l->say_stray = q->roles->say = true;
+    return true;
+}
+
+bool role_stray_held(struct queue *q, struct qentry *e)
+{
+    if (!role_stray(q, e))
+        return false;
+    e->flow = STRAY_HELD;
     return true;
 }
 

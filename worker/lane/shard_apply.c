@@ -446,7 +446,8 @@ void shard_settle_doubt(struct queue *q, struct qentry *e)
         return;
     case IN_DOUBT_HOLD:
         e->reason = REASON_IN_DOUBT;
-        entry_set_state(q, e, ENTRY_HELD);
+        if (!role_stray_held(q, e))
+            entry_set_state(q, e, ENTRY_HELD);
         return;
     case IN_DOUBT_FAIL:
         f.status.class_ = 5;
@@ -462,6 +463,14 @@ static void park_poison(struct queue *q, struct qentry *e)
     char id[ID_TEXT + 1];
     id_format(store_msg(&q->store, e->msg)->id, id);
     log_warn("message %s ended a worker twice: parked, look at it with `mochila show %s`", id, id);
+}
+
+/* By a copy, too: it goes to the lane's owner if that is another node. */
+static void hold_doubted(struct queue *q, struct qentry *e)
+{
+    entry_set_state(q, e, ENTRY_NEW);
+    if (!role_stray_held(q, e))
+        entry_set_state(q, e, ENTRY_HELD);
 }
 
 void shard_start_lanes(struct shard *s)
@@ -487,6 +496,8 @@ void shard_start_lanes(struct shard *s)
         if (e->state == ENTRY_HELD && e->reason == REASON_HELD_MESSAGE)
             /* by a copy; whether it still holds is decided anew */
             entry_set_state(q, e, ENTRY_NEW);
+        if (e->state == ENTRY_HELD && e->reason == REASON_IN_DOUBT)
+            hold_doubted(q, e);
         if (e->state != ENTRY_NEW)
             continue;
         if (e->in_doubt)

@@ -62,7 +62,7 @@ struct qentry {
     uint32_t sibling;       /* next entry of the same message, 0 = last */
     uint32_t next, prev;    /* within the list of its state */
     uint32_t domain;
-    uint32_t flow;          /* READY and IN_FLIGHT: the (lane, site) pair */
+    uint32_t flow;          /* READY and IN_FLIGHT: the (lane, site) pair; STRAY: role_impl.h */
     uint32_t due_s;         /* unix; WAITING */
     uint16_t index;         /* recipient index: with the message id, the delivery id */
     uint16_t attempts;

@@ -33,10 +33,17 @@ struct holder {
     bool known;
     uint64_t asked_ms; /* first question that nothing from there has followed; 0: none */
 };
+/* A message, or one recipient of it whose attempt is open there: it may end while others of the
+   message are left. */
+struct asked {
+    struct msg_id id;
+    uint16_t index;
+    bool tail;
+};
 struct group {
     uint32_t lane; /* index */
     char node[LIMIT_NAME_BYTES + 1];
-    struct msg_id *ids;
+    struct asked *ids;
     uint32_t count;
 };
 /* An answer that waits for the log. */
@@ -46,9 +53,8 @@ struct gone {
     char node[LIMIT_NAME_BYTES + 1];
     uint32_t slot;
     uint32_t lane; /* index */
-    struct msg_id *ids;
+    struct asked *ids;
     uint32_t count;
-    bool orphan;
     struct spool_wait wait;
 };
 enum round_stage { ROUND_PAUSE, ROUND_ADOPTED, ROUND_TAILS };
@@ -137,7 +143,7 @@ void ask_on_up(struct ask *a)
 }
 
 static void send_items(struct ask *a, const struct lane_from *to, struct lane_frame *f,
-                       const struct msg_id *ids)
+                       const struct asked *ids)
 {
     size_t room = LANE_FRAME_HEAD_BYTES + 64 * (size_t)f->item_count;
     struct lane_item *items = calloc(f->item_count + 1, sizeof *items);
@@ -145,7 +151,8 @@ static void send_items(struct ask *a, const struct lane_from *to, struct lane_fr
     size_t n = 0;
     int r = items == NULL || head == NULL ? -ENOMEM : 0;
     for (uint32_t i = 0; r == 0 && i < f->item_count; i++)
-        items[i].id = ids[i];
+        items[i] = (struct lane_item){
+            .id = ids[i].id, .index = ids[i].index, .digest = ids[i].tail ? LANE_ITEM_TAIL : 0};
     f->items = items;
     if (r == 0)
         r = lane_frame_head(f, head, room, &n);
@@ -159,16 +166,25 @@ static void send_items(struct ask *a, const struct lane_from *to, struct lane_fr
 
 /* --- answers that we give --- */
 
-/* Are entries of the message here that may be handed over to another node, now or after a crash? */
-static bool may_repeat(const struct queue *q, struct msg_id id)
+/* May an entry be handed over to another node, now or after a crash? One that failed for good, and
+   of which only the notification is left, may not. */
+static bool is_open(const struct qentry *e)
 {
-    const struct qmsg *m = store_find(&q->store, id);
-    for (uint32_t i = m == NULL ? 0 : m->first; i != 0;) {
-        const struct qentry *e = store_entry(&q->store, i);
-        i = e->sibling;
-        if (e->state != ENTRY_REPLICA && e->state != ENTRY_TAIL)
-            return true;
+    return e->state != ENTRY_REPLICA && e->state != ENTRY_TAIL && e->state != ENTRY_BOUNCE_DUE;
+}
+
+static bool may_repeat(const struct queue *q, const struct asked *x)
+{
+    const struct qmsg *m = store_find(&q->store, x->id);
+    if (m == NULL)
+        return false;
+    if (x->tail) {
+        const struct qentry *e = store_find_entry(&q->store, m, x->index);
+        return e != NULL && is_open(e);
     }
+    for (uint32_t i = m->first; i != 0; i = store_entry(&q->store, i)->sibling)
+        if (is_open(store_entry(&q->store, i)))
+            return true;
     return false;
 }
 
@@ -190,10 +206,10 @@ static void answer(struct gone *g, const struct lane *l)
     const struct lane_from to = {g->node, g->slot};
     bool own = strcmp(g->node, q->env.config->node) == 0;
     for (uint32_t i = 0; i < g->count; i++) {
-        if (may_repeat(q, g->ids[i]))
+        if (may_repeat(q, &g->ids[i]))
             continue;
-        if (own) /* it was ours, went, and came back with its lane */
-            adopted_remove(q, g->ids[i], g->node);
+        if (own && !g->ids[i].tail) /* it was ours, went, and came back with its lane */
+            adopted_remove(q, g->ids[i].id, g->node);
         g->ids[f.item_count++] = g->ids[i];
     }
     if (!own)
@@ -210,7 +226,7 @@ static void on_synced(struct spool_wait *w, int res)
 }
 
 /* What is not here is said when its end is durable; without ids too: it tells that we live. */
-static void answer_prepare(struct ask *a, const struct lane_from *to, const struct msg_id *ids,
+static void answer_prepare(struct ask *a, const struct lane_from *to, const struct asked *ids,
                            uint32_t count, const struct lane *l)
 {
     struct gone *g = a->answer_count < ANSWERS_MAX ? calloc(1, sizeof *g) : NULL;
@@ -227,7 +243,7 @@ static void answer_prepare(struct ask *a, const struct lane_from *to, const stru
     g->lane = l->index;
     g->wait.on_durable = on_synced;
     for (uint32_t i = 0; i < count; i++)
-        if (!may_repeat(a->queue, ids[i]))
+        if (!may_repeat(a->queue, &ids[i]))
             g->ids[g->count++] = ids[i];
     g->next = a->answers;
     a->answers = g;
@@ -238,11 +254,13 @@ static void answer_prepare(struct ask *a, const struct lane_from *to, const stru
 static void on_ask(struct ask *a, const struct lane_from *from, const struct lane_frame *f,
                    const struct lane *l)
 {
-    struct msg_id *ids = malloc((f->item_count + 1) * sizeof *ids);
+    struct asked *ids = malloc((f->item_count + 1) * sizeof *ids);
     if (ids == NULL)
         return;
     for (uint32_t i = 0; i < f->item_count; i++)
-        ids[i] = f->items[i].id;
+        ids[i] = (struct asked){.id = f->items[i].id,
+                                .index = f->items[i].index,
+                                .tail = f->items[i].digest == LANE_ITEM_TAIL};
     answer_prepare(a, from, ids, f->item_count, l);
     free(ids);
 }
@@ -296,12 +314,12 @@ static struct group *group_get(struct ask *a, uint32_t lane, const char *node)
     return g;
 }
 
-static void collect(struct ask *a, const struct lane *l, const char *node, struct msg_id id)
+static void collect(struct ask *a, const struct lane *l, const char *node, const struct asked *x)
 {
     struct group *g = group_get(a, l->index, node);
-    if (g == NULL || (g->count > 0 && id_eq(g->ids[g->count - 1], id)))
+    if (g == NULL)
         return;
-    g->ids[g->count++] = id;
+    g->ids[g->count++] = *x;
     if (g->count == GROUP_IDS)
         group_ask(a, g);
 }
@@ -310,7 +328,7 @@ static void adopted_ask(struct ask *a, const struct adopted_item *item)
 {
     const struct lane *l = lane_by_number(a->queue, item->lane);
     if (l != NULL && l->shard != NULL)
-        collect(a, l, item->origin, item->id);
+        collect(a, l, item->origin, &(struct asked){.id = item->id});
 }
 
 /* True: the walk is at its end. */
@@ -361,7 +379,8 @@ static void tail_ask(struct ask *a, const struct qentry *e)
     if (is_lost(a, l))
         give_up_tail(l, m->id, e->index);
     else
-        collect(a, l, l->given_by, m->id);
+        collect(a, l, l->given_by,
+                &(struct asked){.id = m->id, .index = e->index, .tail = true});
 }
 
 static bool tails_slice(struct ask *a)
@@ -398,9 +417,14 @@ static void on_gone(struct ask *a, const struct lane_from *from, const struct la
                     struct lane *l)
 {
     for (uint32_t i = 0; i < f->item_count; i++) {
-        adopted_remove(a->queue, f->items[i].id, from->node);
-        if (l->role == LANE_OWNER && strcmp(l->given_by, from->node) == 0)
-            forget_tails(a->queue, l, f->items[i].id);
+        const struct lane_item *it = &f->items[i];
+        bool tails = l->role == LANE_OWNER && strcmp(l->given_by, from->node) == 0;
+        if (it->digest != LANE_ITEM_TAIL)
+            adopted_remove(a->queue, it->id, from->node);
+        if (tails && it->digest == LANE_ITEM_TAIL)
+            tail_done(l, it->id, it->index);
+        else if (tails)
+            forget_tails(a->queue, l, it->id);
     }
 }
 

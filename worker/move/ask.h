@@ -12,6 +12,9 @@
 
 #include "worker/move/hand.h"
 
+/* In lane_item.digest of ASK and GONE: it is about this one recipient, whose attempt was open. */
+enum { LANE_ITEM_TAIL = 1 };
+
 struct ask;
 
 NODISCARD int ask_create(struct ask **out, struct queue *q, struct carrier *c);

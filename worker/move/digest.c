@@ -1,5 +1,7 @@
 #include "worker/move/digest.h"
 
+#include "worker/lane/role_impl.h"
+
 /* The finalizer of splitmix64 over both. Values are small and alike: a weaker one has met itself
    in a test. */
 static uint64_t mix(uint64_t h, uint64_t v)
@@ -10,30 +12,10 @@ static uint64_t mix(uint64_t h, uint64_t v)
     return h ^ h >> 31;
 }
 
-/* As msg_put_meta writes it. */
+/* As msg_put_meta writes it; but a tail is what the owner has in flight. */
 static enum rcpt_state state_of(const struct qentry *e)
 {
-    switch ((enum entry_state)e->state) {
-    case ENTRY_BOUNCE_DUE:
-        return RCPT_BOUNCE_DUE;
-    case ENTRY_HELD:
-        return RCPT_HELD;
-    case ENTRY_PARKED:
-        return RCPT_PARKED;
-    case ENTRY_REPLICA:
-        return (enum rcpt_state)e->cancel;
-    case ENTRY_FREE:
-    case ENTRY_NEW:
-    case ENTRY_STRAY:
-    case ENTRY_TAIL:
-    case ENTRY_RESOLVING:
-    case ENTRY_READY:
-    case ENTRY_WAITING:
-    case ENTRY_IN_FLIGHT:
-    case ENTRY_STATE_COUNT:
-        break;
-    }
-    return RCPT_QUEUED;
+    return e->state == ENTRY_TAIL ? RCPT_QUEUED : role_written_state(e);
 }
 
 /* A time that has passed says nothing any more; where due_s is left over from before it neither

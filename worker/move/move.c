@@ -12,12 +12,20 @@
 #include <errno.h>
 #include <stdlib.h>
 
+enum { LATER_MS = 10 };
+
 struct move_change {
     struct move_change *next;
     struct move *move;
     struct control_lane_order order;
     struct role_change role;
     bool paused; /* hand-overs of the lane */
+};
+/* The lane is another node's, which could not be written yet: that is heard of once and then not
+   again, so it is not refused but kept until it can be, or until another order comes. */
+struct move_later {
+    struct move_later *next;
+    struct control_lane_order order;
 };
 struct move {
     struct queue *queue;
@@ -29,6 +37,7 @@ struct move {
     struct hand *hand;
     struct ask *ask;
     struct move_change *changes;
+    struct move_later *laters; /* at most one of a lane */
     uint32_t slot;
     bool recovered, draining;
 };
@@ -174,6 +183,35 @@ static void change_free(struct move_change *c)
     free(c);
 }
 
+static void later_drop(struct move *m, uint32_t lane)
+{
+    for (struct move_later **at = &m->laters; *at != NULL; at = &(*at)->next) {
+        struct move_later *x = *at;
+        if (x->order.lane != lane)
+            continue;
+        *at = x->next;
+        free(x);
+        return;
+    }
+}
+
+/* False: it is refused. */
+static bool later_keep(struct move *m, const struct control_lane_order *o)
+{
+    if (o->role != LANE_AWAY || m->draining)
+        return false;
+    for (const struct move_later *x = m->laters; x != NULL; x = x->next)
+        if (x->order.lane == o->lane)
+            return true; /* a younger one came meanwhile */
+    struct move_later *x = calloc(1, sizeof *x);
+    if (x == NULL)
+        return false;
+    x->order = *o;
+    x->next = m->laters;
+    m->laters = x;
+    return true;
+}
+
 static void on_changed(struct role_change *rc, int res)
 {
     struct move_change *c = (struct move_change *)((char *)rc - offsetof(struct move_change, role));
@@ -187,6 +225,8 @@ static void on_changed(struct role_change *rc, int res)
         hand_resume(m->hand, l);
     else
         hand_on_lane(m->hand, l); /* the owner may be another one */
+    if (res == -EBUSY && later_keep(m, &o))
+        return;
     o.op = LANE_OP_SET_DONE;
     o.result = res;
     o.tails = rc->tails;
@@ -248,17 +288,24 @@ static void change_begin(struct move *m, struct lane *l, const struct control_la
     role_set(m->queue, &c->role);
 }
 
+static void refuse_for_now(struct move *m, const struct control_lane_order *o, const char *why)
+{
+    if (!later_keep(m, o))
+        answer(m, o, -EBUSY, why);
+}
+
 static void on_set(struct move *m, const struct control_lane_order *o)
 {
     struct lane *l = lane_by_number(m->queue, o->lane);
+    later_drop(m, o->lane);
     if (l == NULL || l->owner != m->slot || o->role == 0)
         answer(m, o, -ENOENT, "this worker does not hold the lane");
     else if (l->shard == NULL)
-        answer(m, o, -EBUSY, "the shard is not recovered yet");
+        refuse_for_now(m, o, "the shard is not recovered yet");
     else if (m->draining)
         answer(m, o, -EBUSY, "this worker is about to leave");
     else if (change_of(m, o->lane) != NULL)
-        answer(m, o, -EBUSY, "another change of the lane is under way");
+        refuse_for_now(m, o, "another change of the lane is under way");
     else
         change_begin(m, l, o);
 }
@@ -365,6 +412,8 @@ void move_destroy(struct move **mp)
     replica_destroy(&m->replica);
     source_destroy(&m->source);
     carrier_destroy(&m->carrier);
+    while (m->laters != NULL)
+        later_drop(m, m->laters->order.lane);
     while (m->changes != NULL) {
         struct move_change *c = m->changes;
         m->changes = c->next;
@@ -397,8 +446,22 @@ unsigned move_open_count(const struct move *m)
     return hand_open_count(m->hand) + (m->changes != NULL ? 1 : 0);
 }
 
+/* What had to wait, once more; what has to wait again comes again. */
+static void laters_turn(struct move *m)
+{
+    struct move_later *x = m->laters;
+    m->laters = NULL;
+    while (x != NULL) {
+        struct move_later *next = x->next;
+        on_set(m, &x->order);
+        free(x);
+        x = next;
+    }
+}
+
 void move_turn(struct move *m)
 {
+    laters_turn(m);
     source_turn(m->source);
     replica_turn(m->replica);
     hand_turn(m->hand);
@@ -409,5 +472,6 @@ void move_turn(struct move *m)
 uint64_t move_next_ms(const struct move *m, uint64_t max)
 {
     bool busy = source_busy(m->source) || replica_busy(m->replica);
-    return busy ? 0 : source_next_ms(m->source, max);
+    uint64_t most = m->laters != NULL && max > LATER_MS ? LATER_MS : max;
+    return busy ? 0 : source_next_ms(m->source, most);
 }
