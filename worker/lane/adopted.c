@@ -128,6 +128,12 @@ bool adopted_has(const struct queue *q, struct msg_id id)
     return find(q->adopted, id, 0) != 0;
 }
 
+bool adopted_from(const struct queue *q, struct msg_id id, const char *origin)
+{
+    uint8_t o = origin_find(q->adopted, origin);
+    return o != 0 && find(q->adopted, id, o) != 0;
+}
+
 void adopted_remove(struct queue *q, struct msg_id id, const char *origin)
 {
     struct adopted *a = q->adopted;

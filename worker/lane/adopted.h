@@ -28,6 +28,7 @@ NODISCARD int adopted_room(struct queue *q, const struct adopted_item *item);
 NODISCARD int adopted_keep(struct shard *s, const struct adopted_item *item);
 /* Of any origin. */
 bool adopted_has(const struct queue *q, struct msg_id id);
+bool adopted_from(const struct queue *q, struct msg_id id, const char *origin);
 void adopted_remove(struct queue *q, struct msg_id id, const char *origin);
 /* Walks all of them; *at begins as 0. False: the end. Adding and removing between steps is fine. */
 bool adopted_next(const struct queue *q, uint32_t *at, struct adopted_item *out);
