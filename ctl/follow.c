@@ -98,12 +98,15 @@ static int refresh(struct follow *f, size_t index)
 {
     struct reply reply;
     struct call ask = {.verb = "moves"};
-    char id[128]; /* a copy: the element that holds it goes */
+    char id[128], from[128]; /* copies: the element that holds them goes */
 
     const json_t *old = json_array_get(f->moves, index);
     (void)snprintf(id, sizeof id, "%s", json_word(old, "id", ""));
+    (void)snprintf(from, sizeof from, "%s", json_word(old, "from", ""));
     if (id[0] != '\0')
         call_set(&ask, "id", id);
+    else
+        call_set(&ask, "node", from);
     int r = client_call(f->c->client, &ask, &reply, f->error);
     if (r < 0)
         return r;

@@ -276,7 +276,8 @@ int render_cluster_ledger(struct cli *c, const json_t *answer)
         sum += n;
         view_fmt(v, "%s%s %s", i == 0 ? " = " : " + ", ends[i], unit_count(n, number));
     }
-    view_fmt(v, " + in transit %s\n", unit_count(transit, number));
+    view_fmt(v, " + in transit %s%s\n", unit_count(transit, number),
+             transit < 0 ? " (its giver has yet to hear of it: it counts at both nodes)" : "");
     json_array_foreach(nodes, i, node)
     {
         if (json_number(node, "accepted", -1) >= 0)

@@ -77,6 +77,7 @@ struct cluster_verb {
     const char *name;
     char *const *args;
     uint32_t arg_count;
+    const char *from; /* the node that asked us; of our own questions: NULL */
 };
 /* A whole answer: HTTP-like status, JSON text. 504: no answer in time, 503: not reached. */
 typedef void cluster_answer(struct master *m, void *ctx, int status, struct span body);

@@ -18,10 +18,11 @@
 
 enum { PIECE_BYTES = 48 << 10 };
 
-/* An order about moves; whoever asks has followed to us already. */
-static void answer_move(struct master *m, const struct cluster_verb *verb, survey_done *done,
-                        uint64_t number)
+/* An order about moves or lanes; whoever asks has followed to us already. */
+static void answer_order(struct master *m, const struct cluster_verb *verb, survey_done *done,
+                         uint64_t number)
 {
+    char who[LIMIT_NAME_BYTES + 8];
     char *args[CLUSTER_ARGS_MAX];
     int status = 500;
     for (uint32_t i = 0; i < verb->arg_count; i++)
@@ -29,7 +30,9 @@ static void answer_move(struct master *m, const struct cluster_verb *verb, surve
     struct control_frame f = {
         .kind = CONTROL_QUERY, .args = args, .arg_count = verb->arg_count, .slot = CONTROL_NO_SLOT};
     snprintf(f.verb, sizeof f.verb, "%s", verb->name);
-    json_t *answer = moves_answer(m, &f, &status, NULL);
+    snprintf(who, sizeof who, "node %s", verb->from != NULL ? verb->from : m->cluster->self.name);
+    json_t *answer = moves_has_verb(verb->name) ? moves_asked(m, who, &f, &status)
+                                                : verbs_hold_asked(m, who, &f, &status);
     char *text = answer != NULL ? json_dumps(answer, JSON_COMPACT) : NULL;
     json_decref(answer);
     done(m, number, text != NULL ? status : 500, span_str(text != NULL ? text : ""));
@@ -41,8 +44,9 @@ static void answer_here(struct master *m, const struct cluster_verb *verb, surve
                         uint64_t number)
 {
     const struct verb *v = verb_find(verb->name);
-    if (moves_has_verb(verb->name))
-        answer_move(m, verb, done, number);
+    bool hold = strcmp(verb->name, "hold") == 0 || strcmp(verb->name, "release") == 0;
+    if (moves_has_verb(verb->name) || hold)
+        answer_order(m, verb, done, number);
     else if (v != NULL && !v->changes && v->scope == VERB_WORKERS && v->sums)
         survey_begin(m, verb, done, number);
     else
@@ -223,21 +227,28 @@ static void on_answer(struct master *m, uint64_t number, int status, struct span
         reply(m, p, asked[number % ANSWERS_MAX].id, status, body);
 }
 
+/* "key=value" texts of a question: one that names many lanes is long. */
+static bool copy_args(const struct cluster_query *q, char *args[CLUSTER_ARGS_MAX])
+{
+    for (uint32_t i = 0; i < q->arg_count; i++) {
+        args[i] = strndup((const char *)q->args[i].p, q->args[i].n);
+        if (args[i] == NULL)
+            return false;
+    }
+    return true;
+}
+
 void cluster_query_take(struct master *m, struct cluster_peer *p, const struct cluster_query *q)
 {
-    static char texts[CLUSTER_ARGS_MAX][512];
-    char *args[CLUSTER_ARGS_MAX];
-    const struct cluster_verb verb = {q->verb, args, q->arg_count};
-    for (uint32_t i = 0; i < q->arg_count; i++) {
-        if (q->args[i].n >= sizeof texts[i]) {
-            reply(m, p, q->id, 400, span_str("{\"error\":\"an argument is too long\"}"));
-            return;
-        }
-        snprintf(texts[i], sizeof texts[i], "%.*s", (int)q->args[i].n, (const char *)q->args[i].p);
-        args[i] = texts[i];
-    }
+    char *args[CLUSTER_ARGS_MAX] = {NULL};
+    const struct cluster_verb verb = {q->verb, args, q->arg_count, p->node.name};
     uint64_t number = asked_count++;
     asked[number % ANSWERS_MAX].id = q->id;
     memcpy(asked[number % ANSWERS_MAX].node, p->node.name, sizeof p->node.name);
-    answer_here(m, &verb, on_answer, number);
+    if (copy_args(q, args))
+        answer_here(m, &verb, on_answer, number);
+    else
+        reply(m, p, q->id, 503, span_str("{\"error\":\"no memory\"}"));
+    for (uint32_t i = 0; i < q->arg_count; i++)
+        free(args[i]);
 }

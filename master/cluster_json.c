@@ -37,9 +37,25 @@ static uint32_t owned_by(const struct master *m, const struct cluster_node *n)
     return count;
 }
 
+/* As people name it: the node that gives, and its count. */
+static void put_move(const struct master *m, uint64_t number, char *out, size_t cap)
+{
+    const struct cluster_node *n;
+    uint16_t id = (uint16_t)(number >> 48);
+    uint64_t count = number & ((1ull << 48) - 1);
+    for (uint32_t i = 0; (n = cluster_at(m, i)) != NULL; i++) {
+        uint32_t of = n->self ? m->current->source->config->node_id : n->status.node_id;
+        if (of == id) {
+            snprintf(out, cap, "%s-%llu", n->name, (unsigned long long)count);
+            return;
+        }
+    }
+    snprintf(out, cap, "%u-%llu", id, (unsigned long long)count);
+}
+
 static json_t *lane_json(const struct master *m, const struct lane_record *r)
 {
-    char address[IP_TEXT], move[24] = "";
+    char address[IP_TEXT], move[LIMIT_NAME_BYTES + 24] = "";
     /* Its owner knows best what is queued for it, and whether it runs. */
     const struct cluster_lane *told =
         lane_is_ours(r) ? NULL : cluster_lane_at(m, r->owner, &r->address);
@@ -48,7 +64,7 @@ static json_t *lane_json(const struct master *m, const struct lane_record *r)
     uint64_t number = told != NULL && r->move == 0 ? told->move : r->move;
     ip_format(&r->address, address);
     if (number != 0)
-        snprintf(move, sizeof move, "%llu", (unsigned long long)number);
+        put_move(m, number, move, sizeof move);
     json_t *o =
         json_pack("{s:s, s:s, s:s, s:I, s:s, s:b, s:I, s:s}", "lane", address, "pool", r->pool,
                   "owner", r->owner, "epoch", (json_int_t)r->epoch, "role", lane_role_word(r->role),
@@ -128,7 +144,11 @@ static void on_page(struct master *m, void *ctx, int status, struct span body)
         (void)json_object_set_new(row, columns[i], json_integer(n));
         (void)json_object_set_new(b->sum, columns[i], json_integer(before + n));
     }
-    b->whole = b->whole && status == 200 && json_is_object(got);
+    /* A worker that does not answer now has a part of the books. */
+    bool all = json_array_size(json_object_get(got, "missing")) == 0;
+    b->whole = b->whole && status == 200 && json_is_object(got) && all;
+    if (!all)
+        (void)json_object_set_new(row, "missing", json_incref(json_object_get(got, "missing")));
     (void)json_array_append_new(b->nodes, row);
     json_decref(got);
     free(page);

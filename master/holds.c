@@ -178,6 +178,41 @@ int holds_add(struct master *m, const struct control_hold *h, struct text *error
     return 0;
 }
 
+const struct control_hold *holds_find(const struct master *m, const char *kind, const char *value)
+{
+    for (uint32_t i = 0; kind != NULL && i < m->hold_count; i++) {
+        const struct control_hold *h = &m->holds[i];
+        if (strcmp(h->kind, kind) == 0 && strcmp(h->value, value != NULL ? value : "") == 0)
+            return h;
+    }
+    return NULL;
+}
+
+const struct control_hold *holds_of_lane(const struct master *m, const struct ip *address)
+{
+    char text[IP_TEXT];
+    ip_format(address, text);
+    const struct control_hold *h = holds_find(m, "lane", text);
+    return h != NULL ? h : holds_find(m, "all", "");
+}
+
+int holds_replace_lane(struct master *m, const struct ip *address, const struct control_hold *h)
+{
+    char name[IP_TEXT], room[160];
+    struct text error = text_of(room, sizeof room);
+    ip_format(address, name);
+    const struct control_hold *have = holds_find(m, "lane", name);
+    if (h == NULL && have == NULL)
+        return 0;
+    struct control_hold copy = h != NULL ? *h : *have;
+    snprintf(copy.kind, sizeof copy.kind, "lane");
+    snprintf(copy.value, sizeof copy.value, "%s", name);
+    int rc = h != NULL ? holds_add(m, &copy, &error) : holds_remove(m, &copy, &error);
+    if (rc < 0)
+        log_err("hold of lane %s cannot be changed: %s", name, room);
+    return rc;
+}
+
 int holds_remove(struct master *m, const struct control_hold *h, struct text *error)
 {
     uint32_t removed = 0;

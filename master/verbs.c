@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "master/cluster.h"
+#include "master/forward.h"
 #include "master/holds.h"
 #include "master/lifecycle.h"
 #include "master/move/move.h"
@@ -23,8 +24,7 @@ void verbs_audit(struct master *m, const char *who, const char *what, const char
         log_err("the audit log could not be written");
 }
 
-/* verb and arguments as one text for the audit log. */
-static void describe(const struct control_frame *f, char *out, size_t cap)
+void verbs_describe(const struct control_frame *f, char *out, size_t cap)
 {
     struct text t = text_of(out, cap);
     text_puts(&t, f->verb);
@@ -36,32 +36,36 @@ static void describe(const struct control_frame *f, char *out, size_t cap)
 
 static void audit_order(struct master *m, const struct control_frame *f, const char *result)
 {
-    char what[320];
-    describe(f, what, sizeof what);
+    char what[VERBS_WHAT_BYTES];
+    verbs_describe(f, what, sizeof what);
     verbs_audit(m, "api", what, result);
+}
+
+void verbs_answer_text(struct master *m, uint64_t id, int status, struct span text)
+{
+    size_t done = 0;
+    do {
+        size_t piece = text.n - done < PIECE_BYTES ? text.n - done : PIECE_BYTES;
+        struct control_frame f = {.kind = CONTROL_ANSWER,
+                                  .id = id,
+                                  .status = status,
+                                  .slot = CONTROL_NO_SLOT,
+                                  .body = (uint8_t *)(uintptr_t)text.p + done,
+                                  .body_bytes = piece};
+        done += piece;
+        f.last = done == text.n;
+        proc_send(m->api, &f, NULL, 0);
+    } while (done < text.n);
 }
 
 void verbs_answer(struct master *m, uint64_t id, int status, json_t *body)
 {
     char *text = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL;
     json_decref(body);
-    if (text == NULL) {
+    if (text == NULL)
         proc_answer_error(m->api, id, 500, "no memory for the answer");
-        return;
-    }
-    size_t n = strlen(text), done = 0;
-    do {
-        size_t piece = n - done < PIECE_BYTES ? n - done : PIECE_BYTES;
-        struct control_frame f = {.kind = CONTROL_ANSWER,
-                                  .id = id,
-                                  .status = status,
-                                  .slot = CONTROL_NO_SLOT,
-                                  .body = (uint8_t *)text + done,
-                                  .body_bytes = piece};
-        done += piece;
-        f.last = done == n;
-        proc_send(m->api, &f, NULL, 0);
-    } while (done < n);
+    else
+        verbs_answer_text(m, id, status, span_str(text));
     free(text);
 }
 
@@ -83,60 +87,86 @@ static void on_holds(struct master *m, const struct control_frame *f)
     verbs_answer(m, f->id, 200, json_pack("{s:o}", "holds", status_holds(m)));
 }
 
-static const char *arg_or(const struct control_frame *f, const char *key, const char *preset)
+/* --- holds --- */
+
+static json_t *hold_failed(int rc, const char *why, int *status)
 {
-    const char *value = control_arg(f, key);
-    return value != NULL ? value : preset;
+    *status = rc == -EINVAL ? 400 : rc == -ENOENT ? 404 : rc == -E2BIG ? 409 : 500;
+    return json_pack("{s:s}", "error", why);
 }
 
-static void change_hold(struct master *m, const struct control_frame *f,
-                        int (*change)(struct master *, const struct control_hold *, struct text *))
+/* Checks, changes, writes it down: the answer. */
+static json_t *change_hold(struct master *m, const char *who, const struct control_frame *f,
+                           int *status)
 {
-    char text[512];
+    char text[512], what[VERBS_WHAT_BYTES];
     struct text error = text_of(text, sizeof text);
     struct control_hold h;
     struct hold_request wanted = {.kind = control_arg(f, "kind"),
                                   .value = control_arg(f, "value"),
                                   .why = control_arg(f, "why")};
-    int rc = holds_parse(m->current->source->config, &wanted, &h, &error);
+    bool add = strcmp(f->verb, "hold") == 0;
+    /* Releasing what is no longer configured must be possible: there only the name counts. */
+    const struct control_hold *known = add ? NULL : holds_find(m, wanted.kind, wanted.value);
+    int rc = 0;
+    if (known != NULL)
+        h = *known;
+    else
+        rc = holds_parse(m->current->source->config, &wanted, &h, &error);
     if (rc == 0)
-        rc = change(m, &h, &error);
-    audit_order(m, f, rc == 0 ? "done" : text);
-    if (rc < 0) {
-        int status = rc == -EINVAL ? 400 : rc == -ENOENT ? 404 : rc == -E2BIG ? 409 : 500;
-        proc_answer_error(m->api, f->id, status, text);
-        return;
-    }
-    verbs_answer(m, f->id, 200, json_pack("{s:i, s:o}", "changed", 1, "holds", status_holds(m)));
+        rc = add ? holds_add(m, &h, &error) : holds_remove(m, &h, &error);
+    verbs_describe(f, what, sizeof what);
+    verbs_audit(m, who, what, rc == 0 ? "done" : text);
+    if (rc < 0)
+        return hold_failed(rc, text, status);
+    *status = 200;
+    return json_pack("{s:i, s:o}", "changed", 1, "holds", status_holds(m));
 }
 
+/* The record of the lane that the order names, or NULL. */
+static const struct lane_record *lane_of_hold(struct master *m, const struct control_frame *f)
+{
+    const char *kind = control_arg(f, "kind"), *value = control_arg(f, "value");
+    struct ip ip;
+    if (kind == NULL || value == NULL || strcmp(kind, "lane") != 0 ||
+        ip_parse(span_str(value), &ip) < 0)
+        return NULL;
+    return lane_by_address(m, &ip);
+}
+
+static bool is_elsewhere(const struct master *m, const struct lane_record *r)
+{
+    const struct config *c = m->current->source->config;
+    return r != NULL && r->configured && c->cluster.name[0] != '\0' &&
+           strcmp(r->owner, c->node) != 0;
+}
+
+json_t *verbs_hold_asked(struct master *m, const char *who, const struct control_frame *f,
+                         int *status)
+{
+    char why[200];
+    const struct lane_record *r = lane_of_hold(m, f);
+    if (r != NULL && !is_elsewhere(m, r))
+        return change_hold(m, who, f, status);
+    if (r == NULL)
+        snprintf(why, sizeof why, "there is no such lane");
+    else
+        snprintf(why, sizeof why, "node %s owns the lane: ask there", r->owner);
+    *status = r == NULL ? 404 : 421;
+    return json_pack("{s:s}", "error", why);
+}
+
+/* A hold on a lane belongs to its owner, and goes where the lane goes. */
 static void on_hold(struct master *m, const struct control_frame *f)
 {
-    change_hold(m, f, holds_add);
-}
-
-static void on_release(struct master *m, const struct control_frame *f)
-{
-    /* Releasing what is no longer configured must be possible: only the form is checked then. */
-    char text[512];
-    struct text error = text_of(text, sizeof text);
-    struct control_hold h;
-    const char *kind = arg_or(f, "kind", "");
-    const char *value = arg_or(f, "value", "");
-    for (uint32_t i = 0; i < m->hold_count; i++) {
-        if (strcmp(m->holds[i].kind, kind) != 0 || strcmp(m->holds[i].value, value) != 0)
-            continue;
-        h = m->holds[i];
-        int rc = holds_remove(m, &h, &error);
-        audit_order(m, f, rc == 0 ? "done" : text);
-        if (rc < 0)
-            proc_answer_error(m->api, f->id, 500, text);
-        else
-            verbs_answer(m, f->id, 200,
-                         json_pack("{s:i, s:o}", "changed", 1, "holds", status_holds(m)));
+    int status = 500;
+    const struct lane_record *r = lane_of_hold(m, f);
+    if (is_elsewhere(m, r)) {
+        forward_order(m, r->owner, f);
         return;
     }
-    change_hold(m, f, holds_remove);
+    json_t *answer = change_hold(m, "api", f, &status);
+    verbs_answer(m, f->id, status, answer);
 }
 
 static void on_reload(struct master *m, const struct control_frame *f)
@@ -244,7 +274,7 @@ static const struct {
 } own[] = {
     {"status", on_status},      {"version", on_version},
     {"holds", on_holds},        {"hold", on_hold},
-    {"release", on_release},    {"reload", on_reload},
+    {"release", on_hold},    {"reload", on_reload},
     {"drain", on_drain},        {"stop", on_stop},
     {"audit", on_audit},        {"move", moves_verb},
     {"move_abort", moves_verb}, {"moves", moves_verb},

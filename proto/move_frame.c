@@ -1,6 +1,7 @@
 /* move_frame - see move_frame.h. */
 #include "proto/move_frame.h"
 
+#include "base/text.h"
 #include "proto/budget.h"
 #include "proto/move.pb-c.h"
 #include "proto/node_uri.h"
@@ -38,6 +39,8 @@ static void fill_item(const struct move_item *in, Mochila__MoveItem *out)
     out->driver = in->driver;
     out->layout = in->layout;
     out->bytes = in->bytes;
+    out->has_held = in->held;
+    out->held = in->held;
     out->has_why = in->why[0] != '\0';
     out->why = bytes_of(in->why, strlen(in->why));
 }
@@ -72,13 +75,18 @@ int move_encode(const struct move_frame *f, uint8_t *out, size_t cap, size_t *n)
     return 0;
 }
 
-/* Text of another node: it is shown to people, so control characters end it. */
+/* Text of another node: it is shown to people, so what is not printable UTF-8 ends it. */
 static void take_text(const ProtobufCBinaryData *in, char *out, size_t cap)
 {
+    struct span left = span_of(in->data, in->len);
     size_t n = 0;
-    while (n < in->len && n + 1 < cap && in->data[n] >= 0x20 && in->data[n] < 0x7f) {
-        out[n] = (char)in->data[n];
-        n++;
+    while (left.n > 0 && left.p[0] >= 0x20 && left.p[0] != 0x7f) {
+        size_t one = utf8_sequence(left);
+        if (one == 0 || n + one + 1 > cap)
+            break;
+        memcpy(out + n, left.p, one);
+        n += one;
+        left = span_of(left.p + one, left.n - one);
     }
     out[n] = '\0';
 }
@@ -91,8 +99,10 @@ static int take_item(const Mochila__MoveItem *in, struct move_item *out)
                               .slot = MOVE_NO_SLOT,
                               .driver = in->driver,
                               .layout = in->layout,
-                              .bytes = in->bytes};
-    if (in->lane.len != sizeof out->lane.b || in->move == 0 || in->epoch == 0)
+                              .bytes = in->bytes,
+                              .held = in->has_held && in->held};
+    if (in->lane.len != sizeof out->lane.b || in->move == 0 || in->epoch == 0 ||
+        in->epoch > LIMIT_EPOCH)
         return -EBADMSG;
     memcpy(out->lane.b, in->lane.data, sizeof out->lane.b);
     if (in->has_slot && in->slot > LIMIT_WORKERS)
@@ -129,7 +139,8 @@ static int take_frame(const Mochila__MoveFrame *m, struct move_frame *out)
             return -EBADMSG;
         out->news_move = m->news_move;
         out->news_bytes = (uint32_t)m->news.len;
-        memcpy(out->news, m->news.data, m->news.len);
+        if (m->news.len > 0)
+            memcpy(out->news, m->news.data, m->news.len);
     }
     return 0;
 }

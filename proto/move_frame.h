@@ -38,6 +38,7 @@ struct move_item {
     int32_t slot; /* MOVE_NO_SLOT: not known */
     uint32_t driver, layout;
     uint64_t bytes;
+    bool held; /* COMMITTED: by an operator; `why` is his */
     char pool[LIMIT_NAME_BYTES + 1];
     char why[160];
 };

@@ -29,7 +29,7 @@ static const struct verb verbs[] = {
     {.name = "drain", .scope = VERB_MASTER, .changes = true, .seconds = 10, .args = {"seconds"}},
     {.name = "stop", .scope = VERB_MASTER, .changes = true, .seconds = 90},
     {.name = "cluster", .scope = VERB_MASTER, .seconds = 10},
-    {.name = "moves", .scope = VERB_MASTER, .seconds = 10, .args = {"id"}},
+    {.name = "moves", .scope = VERB_MASTER, .seconds = 10, .args = {"id", "node"}},
     {.name = "move",
      .scope = VERB_MASTER,
      .changes = true,

@@ -6,7 +6,9 @@
 #include "master/move/move_impl.h"
 
 #include "base/log.h"
+#include "base/text.h"
 #include "master/cluster.h"
+#include "master/holds.h"
 #include "master/move/fault.h"
 #include "master/move/report.h"
 #include "master/netd_client.h"
@@ -101,6 +103,42 @@ static uint32_t slot(void *ctx, const struct lane_record *r)
     return s->master->workers > 0 ? r->shard % s->master->workers : CONTROL_NO_SLOT;
 }
 
+/* A hold of all mail keeps what it kept: at the other node it becomes one of the lane. */
+static bool hold_of(void *ctx, const struct ip *lane, char why[160])
+{
+    struct moves *s = ctx;
+    const struct control_hold *h = holds_of_lane(s->master, lane);
+    why[0] = '\0';
+    if (h != NULL && strcmp(h->kind, "all") == 0)
+        snprintf(why, 160, "all mail is held at %s: %s", s->room.node, h->why);
+    else if (h != NULL)
+        snprintf(why, 160, "%s", h->why);
+    return h != NULL;
+}
+
+static int hold_put(void *ctx, const struct lane_move *l, bool held, const char *why)
+{
+    struct moves *s = ctx;
+    char what[160], text[IP_TEXT];
+    struct control_hold h = {.since = (uint64_t)time(NULL)};
+    struct span left = span_str(why);
+    uint32_t before = s->master->hold_count;
+    size_t n = 0, one;
+    while ((one = utf8_sequence(left)) > 0 && n + one < sizeof h.why) {
+        memcpy(h.why + n, left.p, one);
+        n += one;
+        left = span_of(left.p + one, left.n - one);
+    }
+    int rc = holds_replace_lane(s->master, &l->address, held ? &h : NULL);
+    if (rc == 0 && before == s->master->hold_count)
+        return 0;
+    ip_format(&l->address, text);
+    snprintf(what, sizeof what, "%s lane %s with its move %s node %s", held ? "hold" : "release",
+             text, l->side == MOVE_TAKER ? "from" : "to", l->peer);
+    verbs_audit(s->master, "mochilad", what, rc == 0 ? "done" : "state.db cannot be written");
+    return rc;
+}
+
 static void lane_over(void *ctx, const struct move *v, const struct lane_move *l)
 {
     char text[IP_TEXT], id[LIMIT_NAME_BYTES + 24];
@@ -122,9 +160,13 @@ static void move_over(void *ctx, const struct move *v)
     move_sum(v, &sums);
     snprintf(what, sizeof what, "move %s of pool %s from %s to %s", id, v->pool, v->giver,
              v->taker);
-    snprintf(result, sizeof result, "%s: %u of %u lanes, %llu bytes, longest pause %llu us %s",
-             move_word(v), sums.over, sums.lanes, (unsigned long long)sums.bytes_sent,
-             (unsigned long long)sums.pause_max, v->reason);
+    int n = snprintf(result, sizeof result, "%s: %u of %u lanes", move_word(v), sums.over,
+                     sums.lanes);
+    if (v->side == MOVE_GIVER && n < (int)sizeof result)
+        n += snprintf(result + n, sizeof result - (size_t)n, ", %llu bytes, longest pause %llu us",
+                      (unsigned long long)sums.bytes_sent, (unsigned long long)sums.pause_max);
+    if (v->reason[0] != '\0' && n < (int)sizeof result)
+        snprintf(result + n, sizeof result - (size_t)n, ": %s", v->reason);
     verbs_audit(s->master, "mochilad", what, result);
     s->news_ms = 1; /* the end is news at once */
 }
@@ -216,6 +258,8 @@ static const struct room_ops ops = {.now_us = now_us,
                                     .ask = ask,
                                     .slot = slot,
                                     .refuses = refuses,
+                                    .hold_of = hold_of,
+                                    .hold_put = hold_put,
                                     .fault = FAULT,
                                     .lane_over = lane_over,
                                     .move_over = move_over};

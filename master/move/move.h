@@ -58,6 +58,9 @@ bool moves_tail_of(const struct master *m, uint32_t lane, struct move_tail *out)
 struct json_t; /* jansson */
 struct json_t *moves_answer(struct master *m, const struct control_frame *f, int *status,
                             char forward[LIMIT_NAME_BYTES + 1]);
+/* The same for `who`, another node's master: an order stands in the audit log afterwards. */
+struct json_t *moves_asked(struct master *m, const char *who, const struct control_frame *f,
+                           int *status);
 /* Is it one of these verbs? */
 bool moves_has_verb(const char *verb);
 /* The verbs "move", "move_abort", "moves", "node_drain", "node_undrain": answers the api, now or

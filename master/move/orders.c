@@ -7,12 +7,14 @@
 #include "master/move/move_impl.h"
 
 #include "base/log.h"
+#include "base/text.h"
 #include "master/cluster.h"
+#include "master/forward.h"
 #include "master/move/report.h"
 #include "master/netd_client.h"
-#include "master/proc.h"
 #include "master/state_moves.h"
 #include "master/verbs.h"
+#include "proto/verb.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -155,6 +157,21 @@ const char *move_refuses(struct master *m, const char *node, const struct move_i
     return NULL;
 }
 
+/* The first lane that the target has not in its configuration, or NULL. */
+static const char *unknown_there(const struct order *o, const char *to, char why[200])
+{
+    const struct cluster_node *n = cluster_find(o->m, to);
+    for (uint32_t i = 0; n->status.lane_count > 0 && i < o->count; i++) {
+        char text[IP_TEXT];
+        if (cluster_lane_at(o->m, to, &o->lanes[i]) != NULL)
+            continue;
+        ip_format(&o->lanes[i], text);
+        snprintf(why, 200, "lane %s is not configured on node %s", text, to);
+        return why;
+    }
+    return NULL;
+}
+
 /* --- move --- */
 
 static json_t *answer_move(struct order *o, json_t *report)
@@ -245,6 +262,8 @@ static json_t *move(struct order *o)
         return fail(o, 421, why);
     }
     const char *no = unfit(o->m, to, why);
+    if (no == NULL)
+        no = unknown_there(o, to, why);
     if (no != NULL)
         return fail(o, 409, no);
     if (o->dry_run)
@@ -309,7 +328,13 @@ static json_t *move_abort(struct order *o)
 static json_t *moves(struct order *o)
 {
     struct room *r = &o->m->moves->room;
-    const char *id = control_arg(o->f, "id");
+    const char *id = control_arg(o->f, "id"), *node = control_arg(o->f, "node");
+    if (node != NULL && cluster_find(o->m, node) == NULL)
+        return fail(o, 404, "there is no such node in cluster.peers");
+    if (node != NULL && strcmp(node, config_of(o->m)->node) != 0) {
+        snprintf(o->forward, sizeof o->forward, "%s", node);
+        return fail(o, 421, "ask the node itself");
+    }
     json_t *list = json_array();
     if (id != NULL) {
         struct move *v = find(o, id);
@@ -327,6 +352,16 @@ static json_t *moves(struct order *o)
 
 /* --- drain --- */
 
+static uint32_t owned_by(const struct master *m, const char *node)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < m->lanes.count; i++) {
+        const struct lane_record *r = m->lanes.records[i];
+        count += r->configured && strcmp(r->owner, node) == 0;
+    }
+    return count;
+}
+
 /* The fittest node for one more lane: by free disk for each lane it has and is to get. */
 static uint32_t fittest(struct master *m, const uint32_t *planned)
 {
@@ -340,7 +375,7 @@ static uint32_t fittest(struct master *m, const uint32_t *planned)
         if (n->self || unfit(m, n->name, why) != NULL)
             continue;
         double room = (double)n->status.disk_free + 1;
-        double load = 1.0 + n->status.lane_count + planned[i] + (double)n->status.queued / 10000.0;
+        double load = 1.0 + owned_by(m, n->name) + planned[i] + (double)n->status.queued / 10000.0;
         if (best == UINT32_MAX || room / load > best_score) {
             best = i;
             best_score = room / load;
@@ -349,14 +384,38 @@ static uint32_t fittest(struct master *m, const uint32_t *planned)
     return best;
 }
 
-/* All lanes of ours, spread over the others: targets[k] for lanes[k]. */
-static int plan(struct order *o, uint32_t *targets)
+/* A lane or more of a pool that stay, as a move that was refused. */
+static void put_refused(struct order *o, const char *pool, const char *to, const char *why,
+                        json_t *list)
+{
+    (void)json_array_append_new(
+        list, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:i, s:i}", "id", "", "pool", pool,
+                        "from", config_of(o->m)->node, "to", to, "state", "refused", "reason", why,
+                        "lanes", json_array(), "lanes_total", 0, "lanes_done", 0));
+}
+
+/* It is in a move: on its way out, or still bound by the last one. NULL: it goes anyway. */
+static bool put_bound(struct order *o, const struct lane_record *r, json_t *list)
+{
+    const struct lane_move *l = room_lane(&o->m->moves->room, &r->address);
+    char why[160], text[IP_TEXT];
+    if (l == NULL)
+        return false;
+    ip_format(&r->address, text);
+    snprintf(why, sizeof why, "lane %s has open connections of its last move: try again when they"
+             " end", text);
+    if (l->side == MOVE_TAKER)
+        put_refused(o, r->pool, l->peer, why, list);
+    return true;
+}
+
+/* All lanes of ours, spread over the others: targets[k] for lanes[k]; in `list` those that stay. */
+static int plan(struct order *o, uint32_t *targets, json_t *list)
 {
     uint32_t planned[LIMIT_PEERS + 1] = {0};
     for (uint32_t i = 0; i < o->m->lanes.count; i++) {
         const struct lane_record *r = o->m->lanes.records[i];
-        if (r->role != LANE_OWNER || !r->configured ||
-            room_lane(&o->m->moves->room, &r->address) != NULL)
+        if (r->role != LANE_OWNER || !r->configured || put_bound(o, r, list))
             continue;
         uint32_t at = fittest(o->m, planned);
         if (at == UINT32_MAX)
@@ -389,6 +448,8 @@ static void start_planned(struct order *o, const uint32_t *targets, uint32_t fro
         json_decref(answer);
     } else if (part.count > 0 && start(&part, n->name, true, &v) == 0) {
         report = move_report(v, false);
+    } else if (part.count > 0) {
+        put_refused(&part, part.pool, n->name, part.why, list);
     }
     if (report != NULL)
         (void)json_array_append_new(list, report);
@@ -407,9 +468,11 @@ static json_t *node_drain(struct order *o)
         snprintf(o->forward, sizeof o->forward, "%s", node);
         return fail(o, 421, "ask the node itself");
     }
-    if (plan(o, targets) < 0)
-        return fail(o, 409, "no other node can take lanes: see `mochila cluster status`");
     json_t *list = json_array();
+    if (plan(o, targets, list) < 0) {
+        json_decref(list);
+        return fail(o, 409, "no other node can take lanes: see `mochila cluster status`");
+    }
     for (uint32_t i = 0; i < o->count; i++) {
         bool first = true;
         const char *pool = lane_by_address(o->m, &o->lanes[i])->pool;
@@ -461,7 +524,7 @@ static json_t *node_undrain(struct order *o)
         }
         snprintf(to, sizeof to, "to=%s", us);
         char *args[] = {text, to};
-        struct cluster_verb verb = {"move", args, 2};
+        struct cluster_verb verb = {.name = "move", .args = args, .arg_count = 2};
         if (n > 5 && cluster_ask(o->m, v->taker, &verb, on_undrain, NULL) == 0)
             (void)json_array_append_new(
                 list, json_pack("{s:s, s:s, s:s, s:s, s:s}", "id", "", "pool", v->pool, "from",
@@ -517,51 +580,46 @@ json_t *moves_answer(struct master *m, const struct control_frame *f, int *statu
 
 /* --- to and from the api --- */
 
-struct asked {
-    uint64_t id, api_incarnation;
-};
-
-static void reply(struct master *m, uint64_t id, int status, struct span text)
+/* Ids of what was begun, or why nothing was. */
+static void put_result(const json_t *answer, int status, char *out, size_t cap)
 {
-    enum { PIECE_BYTES = 48 << 10 };
-    size_t done = 0;
-    do {
-        size_t piece = text.n - done < PIECE_BYTES ? text.n - done : PIECE_BYTES;
-        struct control_frame f = {.kind = CONTROL_ANSWER,
-                                  .id = id,
-                                  .status = status,
-                                  .slot = CONTROL_NO_SLOT,
-                                  .body = (uint8_t *)(uintptr_t)text.p + done,
-                                  .body_bytes = piece};
-        done += piece;
-        f.last = done == text.n;
-        proc_send(m->api, &f, NULL, 0);
-    } while (done < text.n);
-}
-
-static void on_forwarded(struct master *m, void *ctx, int status, struct span body)
-{
-    struct asked *a = ctx;
-    if (a->api_incarnation == m->api->incarnation) {
-        if (body.n > 0)
-            reply(m, a->id, status, body);
-        else
-            proc_answer_error(m->api, a->id, status, "the other node's master does not answer");
+    struct text t = text_of(out, cap);
+    const json_t *one = json_object_get(answer, "move"), *list = json_object_get(answer, "moves");
+    const char *error = json_string_value(json_object_get(answer, "error"));
+    size_t i;
+    const json_t *move;
+    if (status != 200) {
+        text_fmt(&t, "refused: %s", error != NULL ? error : "no memory");
+        return;
     }
-    free(a);
+    text_puts(&t, "taken");
+    if (one != NULL)
+        text_fmt(&t, " %s", json_string_value(json_object_get(one, "id")));
+    json_array_foreach(list, i, move)
+    {
+        const char *id = json_string_value(json_object_get(move, "id"));
+        if (id != NULL && id[0] != '\0')
+            text_fmt(&t, " %s", id);
+    }
 }
 
-static int forward_to(struct master *m, const char *node, const struct control_frame *f)
+static void audit(struct master *m, const char *who, const struct control_frame *f,
+                  const json_t *answer, int status)
 {
-    struct asked *a = calloc(1, sizeof *a);
-    if (a == NULL)
-        return -ENOMEM;
-    *a = (struct asked){.id = f->id, .api_incarnation = m->api->incarnation};
-    const struct cluster_verb verb = {f->verb, f->args, f->arg_count};
-    int rc = cluster_ask(m, node, &verb, on_forwarded, a);
-    if (rc < 0)
-        free(a);
-    return rc;
+    char what[VERBS_WHAT_BYTES], result[256];
+    const struct verb *v = verb_find(f->verb);
+    if (v == NULL || !v->changes || flag(f, "dry_run"))
+        return;
+    verbs_describe(f, what, sizeof what);
+    put_result(answer, status, result, sizeof result);
+    verbs_audit(m, who, what, result);
+}
+
+json_t *moves_asked(struct master *m, const char *who, const struct control_frame *f, int *status)
+{
+    json_t *answer = moves_answer(m, f, status, NULL);
+    audit(m, who, f, answer, *status);
+    return answer;
 }
 
 void moves_verb(struct master *m, const struct control_frame *f)
@@ -571,15 +629,9 @@ void moves_verb(struct master *m, const struct control_frame *f)
     json_t *answer = moves_answer(m, f, &status, node);
     if (node[0] != '\0') {
         json_decref(answer);
-        if (forward_to(m, node, f) < 0)
-            proc_answer_error(m->api, f->id, 503, "the owner's node cannot be asked now");
+        forward_order(m, node, f);
         return;
     }
-    char *text = answer != NULL ? json_dumps(answer, JSON_COMPACT) : NULL;
-    json_decref(answer);
-    if (text == NULL)
-        proc_answer_error(m->api, f->id, 500, "no memory for the answer");
-    else
-        reply(m, f->id, status, span_str(text));
-    free(text);
+    audit(m, "api", f, answer, status);
+    verbs_answer(m, f->id, status, answer);
 }

@@ -392,15 +392,16 @@ static void on_stranger(struct room *r, const char *node, const struct move_item
 {
     const struct lane_record *rec = r->ops->record(r->ctx, &item->lane);
     struct move_item reply = {.kind = MOVE_NACK};
+    if (item->kind == MOVE_PREPARE) {
+        on_prepare(r, node, item); /* also a lane that is not known here must be refused */
+        return;
+    }
     if (rec == NULL)
         return;
     bool ours = strcmp(rec->owner, r->node) == 0;
     bool theirs = strcmp(rec->owner, node) == 0;
     reply.epoch = rec->epoch;
     switch (item->kind) {
-    case MOVE_PREPARE:
-        on_prepare(r, node, item);
-        return;
     case MOVE_PREPARE_OK:
     case MOVE_COMMITREQ:
         reply.kind = theirs && rec->epoch == item->epoch + 1 ? MOVE_COMMITTED : MOVE_ABORTED_NOW;
@@ -418,6 +419,7 @@ static void on_stranger(struct room *r, const char *node, const struct move_item
         reply.kind = MOVE_TAIL_ENDED;
         reply.epoch = item->epoch;
         break;
+    case MOVE_PREPARE:
     case MOVE_NO:
     case MOVE_NACK:
     case MOVE_TAKEN:
@@ -451,6 +453,15 @@ static void on_other_move(struct room *r, struct lane_move *l, const char *node,
     refuse(r, node, item, why);
 }
 
+/* Its hold is ours before the lane is. False: state.db does not take it; we are asked again. */
+static bool take_hold(struct room *r, const struct lane_move *l, const struct move_item *item)
+{
+    if (item->kind != MOVE_COMMITTED || l->side != MOVE_TAKER || l->state >= TAKE_OWNING ||
+        item->epoch != l->epoch + 1 || r->ops->hold_put == NULL)
+        return true;
+    return r->ops->hold_put(r->ctx, l, item->held, item->why) == 0;
+}
+
 static void on_item(struct room *r, const char *node, const struct move_item *item)
 {
     struct lane_move *l = room_lane(r, &item->lane);
@@ -458,9 +469,13 @@ static void on_item(struct room *r, const char *node, const struct move_item *it
         on_stranger(r, node, item);
     } else if (l->move != item->move || strcmp(l->peer, node) != 0) {
         on_other_move(r, l, node, item);
-    } else {
+    } else if (take_hold(r, l, item)) {
+        bool given = l->state == GIVE_GIVEN;
         l->item = *item;
         lane_move_event(l, (enum move_event)kind_events[item->kind]);
+        if (given && item->kind == MOVE_TAKEN && item->epoch == l->epoch + 1 &&
+            r->ops->hold_put != NULL)
+            (void)(r->ops->hold_put(r->ctx, l, false, "") < 0); /* replaced when it comes back */
     }
 }
 

@@ -67,6 +67,13 @@ struct room_ops {
     uint32_t (*slot)(void *ctx, const struct lane_record *r);
     /* A lane that another node wants to give: NULL, or why not. */
     const char *(*refuses)(void *ctx, const char *node, const struct move_item *item);
+    /*
+     * The operator's hold of a lane goes with it. hold_of: is it held, and why. hold_put: on a
+     * taker before the record names it, and on the giver (held false) when it was taken; 0 when
+     * durable. Both may be NULL.
+     */
+    bool (*hold_of)(void *ctx, const struct ip *lane, char why[160]);
+    int (*hold_put)(void *ctx, const struct lane_move *l, bool held, const char *why);
     void (*fault)(void *ctx, const struct lane_move *l, unsigned step, bool after);
     /* Told once for each lane and for the whole of a move: audit and log. */
     void (*lane_over)(void *ctx, const struct move *v, const struct lane_move *l);

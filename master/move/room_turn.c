@@ -56,7 +56,11 @@ static void env_run(void *ctx, struct lane_move *l)
 
 static void env_send(void *ctx, const char *node, const struct move_item *item)
 {
-    room_queue(ctx, node, item);
+    struct room *r = ctx;
+    struct move_item copy = *item;
+    if (copy.kind == MOVE_COMMITTED && r->ops->hold_of != NULL)
+        copy.held = r->ops->hold_of(r->ctx, &copy.lane, copy.why);
+    room_queue(r, node, &copy);
 }
 
 static void env_ask(void *ctx, struct lane_move *l, enum netd_action action)

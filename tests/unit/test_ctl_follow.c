@@ -256,8 +256,8 @@ static void test_a_move_that_another_node_begins(void **state)
                        }};
     (void)state;
     assert_int_equal(run_line(&s, "node undrain b", 0, &out), CLI_OK);
-    assert_string_equal(s.seen, "POST /v1/node_undrain node=b\nGET /v1/moves\nGET /v1/moves\n"
-                                "GET /v1/moves?id=a-17\n");
+    assert_string_equal(s.seen, "POST /v1/node_undrain node=b\nGET /v1/moves?node=a\n"
+                                "GET /v1/moves?node=a\nGET /v1/moves?id=a-17\n");
     MUST_HAVE(out, "pool x  a is asked to begin\n", "in doubt  4\n");
 }
 

@@ -21,7 +21,8 @@ static void fill(unsigned count)
         m->kind = (enum move_kind)(MOVE_PREPARE + i % (MOVE_KIND_COUNT - 1));
         memset(m->lane.b, (int)i + 1, sizeof m->lane.b);
         m->move = UINT64_MAX - i;
-        m->epoch = UINT32_MAX - i;
+        m->epoch = LIMIT_EPOCH - i;
+        m->held = i % 2 == 1;
         m->slot = i % 3 == 0 ? MOVE_NO_SLOT : (int32_t)(i % LIMIT_WORKERS);
         snprintf(m->pool, sizeof m->pool, "abcdefghijklmnopqrstuvwxyz-01234");
         memset(m->why, 'w', sizeof m->why - 1);

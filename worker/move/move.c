@@ -299,7 +299,7 @@ static void on_set(struct move *m, const struct control_lane_order *o)
     struct lane *l = lane_by_number(m->queue, o->lane);
     later_drop(m, o->lane);
     if (l == NULL || l->owner != m->slot || o->role == 0)
-        answer(m, o, -ENOENT, "this worker does not hold the lane");
+        answer(m, o, -EBUSY, "this worker does not hold the lane yet"); /* its successor will */
     else if (l->shard == NULL)
         refuse_for_now(m, o, "the shard is not recovered yet");
     else if (m->draining)

@@ -1,0 +1,172 @@
+"""What operators do to a cluster of three apart from the plain move: orders at the wrong node, holds, drains, reloads."""
+import json
+import threading
+import time
+
+import pytest
+
+from mochila_cluster import Cluster, wait_for
+from netlab import why_not
+
+REASON = why_not()
+pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
+POOLS = {"one": ("a", ["10.97.1.1", "10.97.1.2"]), "two": ("a", ["10.97.1.3"]), "far": ("b", ["10.97.1.4"])}
+
+
+def audit(node):
+    return [f"{row['who']}: {row['what']} = {row['result']}" for row in node.api("audit")["rows"]]
+
+
+def said(node, *parts):
+    """A line of the audit log has all of these."""
+    return any(all(p in line for p in parts) for line in audit(node))
+
+
+def reload(node):
+    """Also while the workers of the last generation still finish."""
+    return wait_for(lambda: f"a reload of {node.name}: {node.cli('reload').stderr}",
+                    lambda: node.cli("reload").returncode == 0, 30, 0.5)
+
+
+def settle_tails(c):
+    """No lane is bound by its last move any more."""
+    wait_for("the ends of tails", lambda: not any(
+        r.get("move") for n in c.names for r in (c[n].status() or {"lanes": [{"move": "?"}]})["lanes"]), 40, 0.1)
+
+
+def holds(node):
+    return {(h["kind"], h["value"]): h["why"] for h in node.api("holds")["holds"]}
+
+
+def queued(node, lane):
+    return (node.lane(lane) or {"queued": None})["queued"]
+
+
+def test_orders_at_any_node():
+    """Each order reaches the node that it is for, is followed from where it was given, and stands in both logs."""
+    with Cluster(nodes=("a", "b", "c"), pools=POOLS, sink=("--delay", "dot=20-100")) as c:
+        load = c.load(rate=60, nodes=["a", "b"])
+        done = c["c"].cli("pool", "move", "one", "--to", "b")  # neither the owner nor the target
+        assert done.returncode == 0 and "done" in done.stdout, done.stdout + done.stderr
+        assert said(c["c"], "api:", "move pool=one to=b", "node a: taken")
+        assert said(c["a"], "node c:", "move pool=one to=b", "taken a-1")
+        settle_tails(c)
+        done = c["c"].cli("move", "abort", "a-1")
+        assert done.returncode != 0 and "over already" in done.stderr
+        assert said(c["c"], "move_abort id=a-1", "over already") and said(c["a"], "node c: move_abort", "refused")
+        assert json.loads(c["c"].cli("move", "status", "a-1", "--json").stdout)["moves"][0]["state"] == "done"
+
+        done = c["c"].cli("node", "drain", "b")  # ordered elsewhere; two pools, two takers
+        assert done.returncode == 0, done.stdout + done.stderr
+        c.wait_settled()
+        assert c["b"].owned() == set()
+        assert c["a"].owned() and c["c"].owned(), "both take lanes"
+        assert said(c["c"], "node_drain node=b", "node b: taken") and said(c["b"], "node c: node_drain", "taken b-1")
+        settle_tails(c)
+        done = c["a"].cli("node", "undrain", "b", timeout=40)  # what comes back comes from a and from c
+        assert done.returncode == 0, done.stdout + done.stderr
+        c.wait_settled()
+        assert c["b"].owned() == {"10.97.1.1", "10.97.1.2", "10.97.1.4"}
+        assert said(c["c"], "node b: move lane=") and said(c["a"], "node b: move lane=")
+        done = c["a"].cli("node", "undrain", "b")
+        assert done.returncode == 0 and "nothing is to be moved" in done.stdout
+        load.stop()
+        c.drained()
+        assert c.judge() == []
+
+
+def test_a_drain_says_what_stays():
+    """Lanes whose last move has open connections are named, the others go; without any node up nothing does."""
+    with Cluster(pools=POOLS, sink=("--delay", "dot=4000")) as c:
+        c.load(rate=0, nodes=["a"], more=["--count", "40"]).wait()
+        assert c["a"].move_pool("one", "b")["state"] == "done"  # its deliveries are open for seconds
+        done = c["b"].cli("node", "drain", "b")
+        assert done.returncode == 1, done.stdout
+        assert "open connections of its last move" in done.stdout, done.stdout
+        assert c["b"].owned() == {"10.97.1.1", "10.97.1.2"}, "the pool that can go has gone"
+        c["b"].kill_all()
+        wait_for("b to be down", lambda: not c.sees_all("a"))
+        done = c["a"].cli("node", "drain", "a")
+        assert done.returncode == 1 and "no other node can take lanes" in done.stderr, done.stdout + done.stderr
+        assert c["a"].owned() == {"10.97.1.3", "10.97.1.4"}
+        books = c["a"].ask("ledger", "--cluster")
+        assert not books["complete"] and not books["balanced"]
+
+
+def test_holds_go_with_their_lanes():
+    """A held lane moves and stays held; the hold is the owner's, wherever it is ordered."""
+    with Cluster(pools={"main": ("a", ["10.97.1.1", "10.97.1.2"])}) as c:
+        one, two = c.lanes
+        assert c["b"].cli("hold", "lane", one, "--why", "grüße, bitte warten").returncode == 0  # asked at the other node
+        assert holds(c["a"]) == {("lane", one): "grüße, bitte warten"} and holds(c["b"]) == {}
+        assert said(c["b"], "hold kind=lane", "node a: taken") and said(c["a"], "node b: hold kind=lane", "done")
+        c.load(rate=0, nodes=["a", "b"], more=["--count", "60"]).wait()
+        wait_for("the mail of the other lane", lambda: c["a"].ledger()["delivered"] > 0 and
+                 queued(c["a"], two) == 0 and c["b"].ledger()["queued"] == 0)
+        kept = wait_for("what is held", lambda: queued(c["a"], one))
+        assert c["a"].move_pool("main", "b")["state"] == "done"
+        c.wait_settled()
+        assert holds(c["b"]) == {("lane", one): "grüße, bitte warten"} and holds(c["a"]) == {}
+        time.sleep(1)  # time enough to send it
+        assert c["b"].ledger()["queued"] == kept and c["b"].ledger()["delivered"] == 0
+        assert {r["reason"] for r in c["b"].api("queue", by="message")["rows"]} == {"held-lane"}
+        # Back, with everything held at b: there it becomes a hold of each lane.
+        assert c["b"].cli("release", "lane", one).returncode == 0
+        assert c["b"].cli("hold", "all", "--why", "night").returncode == 0
+        settle_tails(c)
+        ident = c["b"].order_when_free("pool", "move", "main", "--to", "a")
+        assert c["a"].wait_move(ident)["state"] == "done"
+        c.wait_settled()
+        assert set(holds(c["a"])) == {("lane", one), ("lane", two)}
+        assert holds(c["a"])[("lane", one)] == "all mail is held at b: night"
+        for lane in c.lanes:
+            assert c["b"].cli("release", "lane", lane).returncode == 0
+        assert holds(c["a"]) == {}
+        c.drained()
+        assert c.judge() == []
+
+
+def test_reloads_and_new_lanes():
+    """Lanes and pools are added to a running cluster; nodes are reloaded at any time of a move; books always balance."""
+    with Cluster(pools=POOLS, sink=("--delay", "dot=20-1500")) as c:
+        load = c.load(rate=120)
+        wrong, polls, stop = [], [], threading.Event()
+
+        def watch():
+            while not stop.wait(0.1):
+                books = c["a"].api("ledger", cluster=1)
+                if books is None or not books["complete"]:
+                    continue  # somebody restarts, and it says so
+                polls.append(books["sum"]["in_transit"])
+                if not books["balanced"] or books["sum"]["balance"] != 0:
+                    wrong.append(books)
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            added = {**POOLS, "one": ("a", POOLS["one"][1] + ["10.97.1.9"]), "new": ("b", ["10.97.1.10"])}
+            c.pools = added
+            c.write_config("a")
+            reload(c["a"])
+            ident, why = c["a"].order("pool", "move", "one", "--to", "b")
+            assert ident is None and "lane 10.97.1.9 is not configured on node b" in why, why
+            c.write_config("b")
+            reload(c["b"])
+            wait_for("b to tell its lanes", lambda: c["a"].lane("10.97.1.10") and c["a"].lane("10.97.1.10")["run"])
+            move = c["a"].move_pool("one", "b")  # b's new lane comes while its former workers still finish
+            assert move["state"] == "done", move
+            settle_tails(c)
+            for name, at, to in (("b", "b", "a"), ("a", "a", "b")):  # taker and giver are reloaded while it goes on
+                ident = c[at].order_when_free("pool", "move", "one", "--to", to)
+                reload(c[name])
+                reload(c[to])
+                assert c[at].wait_move(ident)["state"] == "done"
+                c.wait_settled()
+                settle_tails(c)
+        finally:
+            stop.set()
+            watcher.join()
+        assert wrong == [] and len(polls) > 20
+        load.stop()
+        c.drained()
+        doubles = 0  # a reload ends what is open; nothing is in doubt after it
+        assert c.judge(doubles_most=doubles) == []
