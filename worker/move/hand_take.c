@@ -321,8 +321,9 @@ static void commit(struct taking *t)
     if (r == 0 && (lane_of(t)->role != LANE_OWNER || !is_sound(t, &e)))
         r = -EAGAIN;
     if (r == 0)
-        r = store_find(&q->store, t->id) != NULL || adopted_has(q, t->id) ? known(t, &e)
-                                                                          : enqueue(t, &e);
+        r = store_find(&q->store, t->id) != NULL || adopted_from(q, t->id, t->node)
+                ? known(t, &e)
+                : enqueue(t, &e);
     if (r == 0)
         return;
     if (t->pending > 0)

@@ -288,7 +288,8 @@ static int take_end_items(struct replica_stream *st, const struct lane_frame *f)
         int r = a.origin[0] != '\0' ? adopted_keep(st->lane->shard, &a) : keep_tail(st, it);
         if (r != 0)
             return r;
-        if (a.origin[0] != '\0') /* before the lane is ours, and the stray could be mail again */
+        /* It took this one from us: before the lane is ours, and the stray could be mail again. */
+        if (strcmp(a.origin, st->lane->shard->queue->env.config->node) == 0)
             stray_had(st->lane, it->id);
     }
     return 0;
