@@ -146,7 +146,7 @@ static void own_in_force(struct queue *q, struct lane *l, struct role_change *c)
         q->owed_in += c->count;
         flow_state_apply(q, l);
     }
-    sweep_begin(q, l, SWEEP_OWN);
+    sweep_begin(q, l, taken ? SWEEP_OWN : SWEEP_BACK);
     mark_flows(q, l);
 }
 
@@ -480,10 +480,12 @@ static void place_replica(struct queue *q, struct lane *l, struct qentry *e)
 }
 
 /* A stray of a lane that has come to us. The owner before us had it if it took the id from us: all
-   that was adopted came with the lane. What we took from others is ours to deliver. */
-static void place_stray(struct queue *q, struct qentry *e)
+   that was adopted came with the lane. What we took from others is ours to deliver; and a lane that
+   was only frozen has no such strays, though ids that came back with it may be adopted still. */
+static void place_stray(struct queue *q, const struct lane *l, struct qentry *e)
 {
-    if (adopted_from(q, store_msg(&q->store, e->msg)->id, q->env.config->node)) {
+    if (l->sweep == SWEEP_OWN &&
+        adopted_from(q, store_msg(&q->store, e->msg)->id, q->env.config->node)) {
         struct fate_facts f = {.reason = REASON_STRAY};
         entry_unlist(q, e);
         fates_end(q, e, FATE_HANDED_OVER, &f);
@@ -517,12 +519,13 @@ static bool sweep_entry(struct queue *q, struct lane *l, struct qentry *e)
         role_let_go(q, e);
         return true;
     case SWEEP_OWN:
+    case SWEEP_BACK:
         role_set_tail(l, e, false);
         store_msg(&q->store, e->msg)->flags &= (uint8_t)~MSG_LATE;
         if (e->state == ENTRY_REPLICA)
             place_replica(q, l, e);
         else if (e->state == ENTRY_STRAY)
-            place_stray(q, e);
+            place_stray(q, l, e);
         else
             return false;
         return true;

@@ -9,7 +9,8 @@ enum role_sweep {
     SWEEP_NONE,
     SWEEP_GIVEN, /* lets go what the new owner has */
     SWEEP_DROP,  /* lets go of a copy */
-    SWEEP_OWN    /* places what was a copy, and strays */
+    SWEEP_OWN,   /* places what was a copy, and strays */
+    SWEEP_BACK   /* places strays of a lane that was frozen and is not given away */
 };
 
 /* In qentry.flow of a stray: it is to be held at the lane's owner. */
