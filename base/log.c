@@ -39,6 +39,17 @@ static void put_head(struct text *t, enum log_level level)
              words[level], log_area, (int)getpid());
 }
 
+bool log_calm_may(struct log_calm *c, uint64_t now_ms, uint64_t *kept_back)
+{
+    if (now_ms < c->next_ms) {
+        c->kept_back++;
+        return false;
+    }
+    *kept_back = c->kept_back;
+    *c = (struct log_calm){.next_ms = now_ms + LOG_CALM_MS};
+    return true;
+}
+
 void log_line(enum log_level level, const char *fmt, ...)
 {
     if (level > log_level_max)

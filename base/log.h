@@ -15,6 +15,14 @@ enum log_level { LOG_ERR, LOG_WARN, LOG_NOTE, LOG_DBG };
 void log_open(int fd, enum log_level level, const char *area);
 void log_line(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
+/* For a line that another node can make come without end: true at most once in LOG_CALM_MS, with
+   how many were kept back since. Begins as zeroes. */
+enum { LOG_CALM_MS = 60000 };
+struct log_calm {
+    uint64_t next_ms, kept_back;
+};
+bool log_calm_may(struct log_calm *c, uint64_t now_ms, uint64_t *kept_back);
+
 #define log_err(...) log_line(LOG_ERR, __VA_ARGS__)
 #define log_warn(...) log_line(LOG_WARN, __VA_ARGS__)
 #define log_note(...) log_line(LOG_NOTE, __VA_ARGS__)

@@ -255,6 +255,14 @@ static int on_down(struct master *m, struct cluster_peer *p, const struct contro
     return 0;
 }
 
+static void nonsense(const struct master *m, struct cluster_peer *p)
+{
+    uint64_t before;
+    if (log_calm_may(&p->nonsense, m->now_ms, &before))
+        log_err("node %s sends a frame that cannot be read: dropped, and %llu since it was said last",
+                p->node.name, (unsigned long long)before);
+}
+
 static void take_payload(struct master *m, struct cluster_peer *p, struct span payload)
 {
     static struct cluster_lane lanes[CLUSTER_LANES_PER_FRAME];
@@ -264,7 +272,7 @@ static void take_payload(struct master *m, struct cluster_peer *p, struct span p
     if (rc == -ENOTSUP)
         return; /* of a newer release */
     if (rc < 0) {
-        log_err("node %s sends a frame that cannot be read: dropped", p->node.name);
+        nonsense(m, p);
         return;
     }
     switch (f.kind) {

@@ -2,6 +2,7 @@
 #ifndef MASTER_CLUSTER_IMPL_H
 #define MASTER_CLUSTER_IMPL_H
 
+#include "base/log.h"
 #include "master/cluster.h"
 #include "master/master.h"
 
@@ -25,6 +26,7 @@ struct cluster_peer {
     uint64_t stream, next, acked;   /* ours */
     uint64_t peer_stream, received; /* theirs: durable is what was received */
     bool status_due;
+    struct log_calm nonsense; /* what it sends and cannot be read, or believed */
     struct cluster_lanes lanes, coming; /* as told last; the list that is being told */
 };
 enum question_state { QUESTION_FREE, QUESTION_ASKED, QUESTION_DONE };

@@ -221,7 +221,9 @@ void cluster_status_take(struct master *m, struct cluster_peer *p, const struct 
         p->coming.count = 0;
     if (p->coming.count + s->lane_count > LIMIT_LANES ||
         add_lanes(&p->coming, f->lanes, s->lane_count) < 0) {
-        log_warn("node %s has too many lanes: its STATUS is not believed", p->node.name);
+        uint64_t before;
+        if (log_calm_may(&p->nonsense, m->now_ms, &before))
+            log_warn("node %s has too many lanes: its STATUS is not believed", p->node.name);
         p->coming.count = 0;
         return;
     }

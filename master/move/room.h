@@ -12,6 +12,7 @@
 #ifndef MASTER_MOVE_ROOM_H
 #define MASTER_MOVE_ROOM_H
 
+#include "base/log.h"
 #include "base/table.h"
 #include "master/move/machine.h"
 
@@ -100,6 +101,7 @@ struct room {
     struct room_change *changes;
     uint32_t change_count;
     struct room_outbox outboxes[LIMIT_PEERS];
+    struct log_calm nonsense;
     uint32_t freezes;
     uint64_t due_us;
 };

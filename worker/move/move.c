@@ -40,6 +40,7 @@ struct move {
     struct move_later *laters; /* at most one of a lane */
     uint32_t slot;
     bool recovered, draining;
+    struct log_calm nonsense;
 };
 
 /* --- frames of other nodes --- */
@@ -105,8 +106,10 @@ static void on_frame(void *ctx, const char *node, uint32_t slot, struct span pay
         w->handler(m, &from, &f);
         lane_frame_free(&f);
     }
-    if (r != 0)
-        log_warn("a frame of %s, worker %u, cannot be read: %s", node, slot, strerror(-r));
+    uint64_t before;
+    if (r != 0 && log_calm_may(&m->nonsense, queue_now_ms(m->queue), &before))
+        log_warn("a frame of %s, worker %u, cannot be read: %s; and %llu since it was said last", node,
+                 slot, strerror(-r), (unsigned long long)before);
 }
 
 static void on_up(void *ctx, const char *node)
