@@ -158,7 +158,7 @@ void lane_table_configured(struct master *m)
             continue;
         if (netd_drives(m))
             r->acquire_ms = m->now_ms + 1; /* also of one that runs: netd must hold it */
-        else if (r->move == 0)
+        else if (!moves_bring(m, r))
             lane_run(m, r, true, "");
     }
     cluster_changed(m);

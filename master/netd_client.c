@@ -221,8 +221,9 @@ static void note(struct master *m, const struct ask *a, int rc, const char *reas
         r->netd_tail = false;
         r->acquire_failures = 0;
         r->acquire_ms = 0;
-        lane_run(m, r, true, "");
-    } else if (a->done == NULL) {
+        if (!moves_bring(m, r))
+            lane_run(m, r, true, "");
+    } else {
         acquire_failed(m, r, rc, reason);
     }
 }
@@ -348,10 +349,12 @@ static void acquire_due(struct master *m)
         struct lane_record *r = m->lanes.records[i];
         if (r->acquire_ms == 0 || r->acquire_ms > m->now_ms || r->acquiring)
             continue;
-        if (r->role == LANE_OWNER && r->configured && netd_drives(m))
-            acquire(m, r);
-        else
+        if (r->role != LANE_OWNER || !r->configured || !netd_drives(m))
             r->acquire_ms = 0;
+        else if (moves_bring(m, r))
+            r->acquire_ms = m->now_ms + RETRY_MS_MIN; /* its move asks */
+        else
+            acquire(m, r);
     }
 }
 

@@ -395,3 +395,9 @@ bool moves_tail_of(const struct master *m, uint32_t lane, struct move_tail *out)
     }
     return false;
 }
+
+bool moves_bring(const struct master *m, const struct lane_record *r)
+{
+    const struct lane_move *l = m->moves != NULL ? room_lane(&m->moves->room, &r->address) : NULL;
+    return l != NULL && (l->state == GIVE_RESUMING || l->state == TAKE_OWNING);
+}
