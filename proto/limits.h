@@ -70,7 +70,7 @@ enum {
 /* Between nodes. */
 enum {
     LIMIT_PEERS = 32,
-    LIMIT_EPOCH = 1 << 30, /* no lane changes its owner so often; what is said beyond it is refused */
+    LIMIT_EPOCH = 1 << 30, /* no lane changes its owner so often: more is refused */
     LIMIT_LINK_FRAME_BYTES = 1 << 20,   /* one frame, encoded */
     LIMIT_LINK_MESSAGE_BYTES = 2 << 20, /* NN_RCVMAXSIZE: finite, or a length field ends us */
     LIMIT_LINK_CREDIT_BYTES = 16 << 20, /* unacknowledged bytes of one channel of one peer */

@@ -487,9 +487,9 @@ void room_on_frame(struct room *r, const char *node, struct span bytes)
     int rc = move_decode(bytes, f);
     uint64_t before;
     if (rc < 0 && log_calm_may(&r->nonsense, r->ops->now_us(r->ctx) / 1000, &before))
-        log_warn("move: a frame of node %s cannot be read: %s; and %llu since it was said last", node,
-                 rc == -EPROTO ? "its release is of another protocol" : "it is malformed",
-                 (unsigned long long)before);
+        log_warn("move: a frame of node %s cannot be read, as %llu before it: %s", node,
+                 (unsigned long long)before,
+                 rc == -EPROTO ? "its release is of another protocol" : "it is malformed");
     for (uint32_t i = 0; rc == 0 && i < f->item_count; i++)
         on_item(r, node, &f->items[i]);
     struct move *v = rc == 0 && f->news_move != 0 ? room_find(r, f->news_move) : NULL;

@@ -108,8 +108,8 @@ static void on_frame(void *ctx, const char *node, uint32_t slot, struct span pay
     }
     uint64_t before;
     if (r != 0 && log_calm_may(&m->nonsense, queue_now_ms(m->queue), &before))
-        log_warn("a frame of %s, worker %u, cannot be read: %s; and %llu since it was said last", node,
-                 slot, strerror(-r), (unsigned long long)before);
+        log_warn("a frame of %s, worker %u, cannot be read, as %llu before it: %s", node, slot,
+                 (unsigned long long)before, strerror(-r));
 }
 
 static void on_up(void *ctx, const char *node)
