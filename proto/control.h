@@ -60,7 +60,8 @@ struct control_lane {
  *              is durable here already. -EBUSY as result: later; other results: refused, why.
  *   PROGRESS   of a lane that is copied, about every 100 ms, and when it is asked for: messages and
  *              bytes sent and left (left includes what is not acknowledged); of one that is away:
- *              owed (recipients to be handed over) and tails (attempts that are open).
+ *              owed (recipients to be handed over) and tails (attempts that are open). Of one that
+ *              is ours, tails: connections that an earlier epoch of ours left open.
  *   READY      epoch, move: on the replica's side, all of it is durable here.
  *   TAIL       tails: of a lane that is frozen or away, open attempts and connections left; sent
  *              when it changes to 0, and with SET_DONE.

@@ -244,8 +244,12 @@ static enum move_state copy_failed(struct lane_move *l)
     return stop(l, MOVE_FAILED);
 }
 
+/* Connections that a freeze before this one left open (it was taken back) have the ports of the
+   next owner's slice: it could not tell them from its own. */
 static enum move_state freeze(struct lane_move *l)
 {
+    if (MOVE_BUG != 5 && l->progress.tails > 0)
+        return l->state;
     machine_fault(l, 3, true);
     return GIVE_FREEZING;
 }

@@ -239,6 +239,7 @@ void room_progress(struct room *r, struct lane_move *l, const struct control_lan
         l->bytes_per_s = l->bytes_per_s == 0 ? rate : 0.7 * l->bytes_per_s + 0.3 * rate;
     }
     l->progress = *o;
+    l->tails = o->tails;
     l->progress_us = now;
     if (l->best_us == 0 || o->bytes_left < l->best_left) {
         l->best_left = o->bytes_left;
@@ -317,8 +318,8 @@ static void direct(struct room *r, struct move *v)
     for (uint32_t i = 0; v->cutover && i < v->count && r->freezes < MOVE_FREEZES_MAX; i++) {
         if (v->lanes[i]->state != GIVE_COPYING || !calm(v->lanes[i]))
             continue;
-        r->freezes++;
         lane_move_event(v->lanes[i], EV_FREEZE);
+        r->freezes += v->lanes[i]->state != GIVE_COPYING;
     }
     if (v->aborting)
         room_abort(r, v, v->reason);

@@ -38,6 +38,7 @@ struct role {
     uint64_t move;
     enum mail mail[MAILS];
     bool tail[MAILS]; /* in flight when it was frozen */
+    uint32_t since[MAILS]; /* M_DOT: the epoch that its connection is of */
 };
 struct worker {
     bool up, run[LANES], copies[LANES];
@@ -66,7 +67,7 @@ struct node {
     struct lane_move *asking[LANES]; /* of netd, in this life */
 };
 struct event {
-    uint64_t at;
+    uint64_t at, number;
     enum what what;
     unsigned to, from, lane;
     uint32_t life, peer_life, worker_life;
@@ -76,7 +77,7 @@ struct event {
     size_t n;
 };
 static struct sim {
-    uint64_t now, seed, link_life;
+    uint64_t now, seed, posted;
     bool link[NODES][NODES], wild, loud, in_master;
     struct rng rng;
     struct node nodes[NODES];
@@ -137,6 +138,7 @@ static struct event *post(enum what what, unsigned to, uint64_t delay)
     assert_true(S.event_count < EVENTS);
     struct event *e = &S.events[S.event_count++];
     *e = (struct event){.at = S.now + 1 + delay,
+                        .number = ++S.posted,
                         .what = what,
                         .to = to,
                         .life = S.nodes[to].life,
@@ -148,6 +150,7 @@ static struct event *post(enum what what, unsigned to, uint64_t delay)
 
 static void crash_master(struct node *n);
 static void crash_worker(struct node *n);
+static void cut(unsigned a, unsigned b);
 
 static void die_if_told(struct node *n, unsigned percent)
 {
@@ -314,6 +317,8 @@ static void sim_fault(void *ctx, const struct lane_move *l, unsigned step, bool 
     (void)l, (void)step, (void)after;
     if (S.wild && chance(2))
         crash_worker(n);
+    if (S.wild && chance(4))
+        cut(n->index, (n->index + 1 + (unsigned)rng_below(&S.rng, NODES - 1)) % NODES);
     if (S.wild && chance(1))
         n->netd_up = false, (void)post(W_NETD_UP, n->index, 50000);
     die_if_told(n, 2);
@@ -368,6 +373,15 @@ static uint32_t tails_of(const struct role *r)
     for (unsigned i = 0; i < MAILS; i++)
         tails += r->mail[i] == M_DOT;
     return tails;
+}
+
+/* Of a lane that is ours: what an earlier epoch left open. */
+static uint32_t old_of(const struct role *r)
+{
+    uint32_t old = 0;
+    for (unsigned i = 0; i < MAILS; i++)
+        old += r->mail[i] == M_DOT && r->since[i] != r->epoch;
+    return old;
 }
 
 /* A transition of the table; -EINVAL: there is none. */
@@ -454,7 +468,9 @@ static void worker_order(struct node *n, unsigned lane, const struct control_lan
     if (o->op == LANE_OP_REPORT)
         worker_says(n, lane,
                     (struct control_lane_order){.op = LANE_OP_PROGRESS,
-                                                .tails = tails_of(&n->roles[lane])});
+                                                .tails = n->roles[lane].role == LANE_OWNER
+                                                             ? old_of(&n->roles[lane])
+                                                             : tails_of(&n->roles[lane])});
 }
 
 static struct node *node_of(const char *name)
@@ -474,7 +490,7 @@ static void worker_copies(struct node *a, unsigned lane)
     if (b == NULL)
         return;
     struct role *from = &a->roles[lane], *to = &b->roles[lane];
-    struct control_lane_order progress = {.op = LANE_OP_PROGRESS};
+    struct control_lane_order progress = {.op = LANE_OP_PROGRESS, .tails = old_of(from)};
     if (!b->worker.up || !S.link[a->index][b->index] ||
         to->role != LANE_REPLICA || to->move != o->move || to->epoch != from->epoch ||
         to->ready == to->epoch)
@@ -526,7 +542,8 @@ static void worker_hands(struct node *a, unsigned lane)
 static void attempt(struct node *n, unsigned lane, unsigned i)
 {
     struct role *r = &n->roles[lane];
-    if (r->mail[i] == M_DOT && chance(30)) {
+    /* The first mail's receiver takes seconds: it outlives freezes that are taken back. */
+    if (r->mail[i] == M_DOT && (i == 0 ? rng_below(&S.rng, 4000) == 0 : chance(30))) {
         bool ok = chance(70);
         S.delivered[lane][i] += ok;
         r->mail[i] = ok ? M_END : M_QUEUED;
@@ -536,6 +553,7 @@ static void attempt(struct node *n, unsigned lane, unsigned i)
         if (!n->address[lane])
             wrong("an attempt from %s, where the address is not", n->name);
         r->mail[i] = M_DOT;
+        r->since[i] = r->epoch;
     }
 }
 

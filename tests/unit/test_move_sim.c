@@ -260,6 +260,27 @@ static void mischief(void)
 
 /* --- what must hold --- */
 
+/* The owner tells the packets of other hosts' connections from its own by the slice of their port:
+   no older connection may have the slice of the epoch in which it sends. */
+static void check_slices(void)
+{
+    for (unsigned lane = 0; lane < LANES; lane++) {
+        uint32_t epoch = 0;
+        for (unsigned i = 0; i < NODES; i++) {
+            const struct node *n = &S.nodes[i];
+            if (n->roles[lane].role == LANE_OWNER && n->worker.up && n->worker.run[lane])
+                epoch = n->roles[lane].epoch;
+        }
+        for (unsigned i = 0; i < NODES * MAILS && epoch != 0; i++) {
+            const struct role *r = &S.nodes[i / MAILS].roles[lane];
+            uint32_t since = r->since[i % MAILS];
+            if (r->mail[i % MAILS] == M_DOT && since != epoch && since % 2 == epoch % 2)
+                wrong("lane %u runs with epoch %u while a connection of %u is open", lane, epoch,
+                      since);
+        }
+    }
+}
+
 static void check_always(void)
 {
     for (unsigned lane = 0; lane < LANES; lane++) {
@@ -282,6 +303,7 @@ static void check_always(void)
         if (owners > 1)
             wrong("lane %u has %u owners", lane, owners);
     }
+    check_slices();
 }
 
 static bool quiet(void)
@@ -395,26 +417,34 @@ static void count_unsent(void)
     }
 }
 
+/* The earliest that is due; of several those posted first: sockets keep the order. */
+static struct event *next_event(void)
+{
+    struct event *first = NULL;
+    for (uint32_t i = 0; i < S.event_count; i++) {
+        struct event *e = &S.events[i];
+        if (e->at <= S.now && (first == NULL || e->at < first->at ||
+                               (e->at == first->at && e->number < first->number)))
+            first = e;
+    }
+    return first;
+}
+
 static void step(void)
 {
-    uint32_t next = 0;
+    struct event *e;
     S.now += 1000;
     for (unsigned i = 0; i < NODES; i++) {
         worker_turn(&S.nodes[i]);
         if (S.nodes[i].up && (S.now / 1000) % 10 == i)
             in_master(&S.nodes[i], NULL);
     }
-    while (next < S.event_count && S.why[0] == '\0') {
-        if (S.events[next].at > S.now) {
-            next++;
-            continue;
-        }
-        struct event e = S.events[next];
-        S.events[next] = S.events[--S.event_count];
-        in_master(&S.nodes[e.to], &e);
-        free(e.bytes);
+    while (S.why[0] == '\0' && (e = next_event()) != NULL) {
+        struct event now = *e;
+        *e = S.events[--S.event_count];
+        in_master(&S.nodes[now.to], &now);
+        free(now.bytes);
         check_always();
-        next = 0;
     }
     if (S.wild)
         mischief();

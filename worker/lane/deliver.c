@@ -69,7 +69,10 @@ static void idle_leave(struct outbound *o)
 
 static void left_flow(struct outbound *o)
 {
-    role_outbound_gone(o->deliver->queue, outbound_lane(o));
+    struct lane *l = outbound_lane(o);
+    if (o->epoch != l->epoch && l->outbounds_old > 0)
+        l->outbounds_old--;
+    role_outbound_gone(o->deliver->queue, l);
     o->flow = NULL;
 }
 
@@ -149,6 +152,7 @@ static struct outbound *outbound_open(struct deliver *d, struct flow *f)
     o->fate_wait.on_durable = on_fate_durable;
     o->opened_ms = queue_now_ms(d->queue);
     f->opening++;
+    o->epoch = outbound_lane(o)->epoch;
     outbound_lane(o)->outbounds++;
     flow_took_connect(d->queue, f);
     path_begin(o);

@@ -47,6 +47,7 @@ struct outbound {
     struct dns_query query;
     struct path path;
     struct ip remote;
+    uint32_t epoch;                 /* of the lane when it began: its port is of that slice */
     uint32_t transactions;          /* completed on this connection */
     uint64_t opened_ms, started_ms; /* the connection was begun, the transaction */
     uint32_t *more; /* IN_FLIGHT entries the peer wants in another transaction (CLI-06) */

@@ -77,6 +77,7 @@ struct lane {
     } logged;
     /* ... to here */
     uint32_t outbounds;     /* connections that exist, in any role */
+    uint32_t outbounds_old; /* of them: of an epoch before the last OWN */
     uint32_t open_entries;  /* IN_FLIGHT ones with tail = 1 */
     uint32_t replica_bounces; /* of replicas: those that only owe a notification */
     bool say_stray, say_tails; /* role_turn tells of it */

@@ -138,6 +138,7 @@ static void own_in_force(struct queue *q, struct lane *l, struct role_change *c)
     l->run = c->run;
     l->ready = false;
     l->tails = 0;
+    l->outbounds_old = l->outbounds;
     take_names(l, c);
     if (taken) {
         l->shard->ledger.accepted += c->count;

@@ -337,7 +337,7 @@ static void on_report(struct move *m, const struct control_lane_order *o)
                                    .run = l->run,
                                    .move = l->move,
                                    .slot = CONTROL_NO_SLOT,
-                                   .tails = l->tails,
+                                   .tails = l->role == LANE_OWNER ? l->outbounds_old : l->tails,
                                    .owed = l->strays.count + l->handing.count};
     tell(m, &p);
 }

@@ -249,6 +249,7 @@ static void progress(struct source_stream *st)
         return;
     o.op = LANE_OP_PROGRESS;
     o.role = st->lane->role;
+    o.tails = st->lane->role == LANE_OWNER ? st->lane->outbounds_old : st->lane->tails;
     o.messages_sent = st->messages_sent;
     o.bytes_sent = st->acked_before + st->acked_bytes;
     count_left(st, &o);
