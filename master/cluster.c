@@ -259,8 +259,8 @@ static void nonsense(const struct master *m, struct cluster_peer *p)
 {
     uint64_t before;
     if (log_calm_may(&p->nonsense, m->now_ms, &before))
-        log_err("node %s sends a frame that cannot be read: dropped, as %llu before it", p->node.name,
-                (unsigned long long)before);
+        log_err("node %s sends a frame that cannot be read: dropped, as %llu before it",
+                p->node.name, (unsigned long long)before);
 }
 
 static void take_payload(struct master *m, struct cluster_peer *p, struct span payload)

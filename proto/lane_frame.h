@@ -23,7 +23,7 @@ enum lane_frame_kind {
     LANE_FRAME_INVENTORY, /* items: id + digest of the entries' states; last */
     LANE_FRAME_CHUNK,     /* item.id, rest: a piece of a large body, in order before its ENQ; index:
                              which, 0 begins anew */
-    LANE_FRAME_ENQ,       /* meta, rest: a message as it stands; chunk_count in meta: of the pieces */
+    LANE_FRAME_ENQ,       /* meta, rest: a message as it stands; chunk_count in meta: of pieces */
     LANE_FRAME_CHANGE,    /* type (DONE, DEFER), meta: an outcome, rest: reply */
     LANE_FRAME_DROP,      /* items: ids that are not there any more */
     LANE_FRAME_ACK,       /* position: durable up to here */

@@ -4,7 +4,7 @@
  *
  * Written by the owner at the end of a copy, kept by the replica in the log (RECORD_STATE), applied
  * when the lane is taken over: at once to sites that are known, later to those that come to be.
- * Encoded as protobuf (proto/lane.proto, FlowStates): times are durations, since no clock is shared.
+ * Encoded as protobuf (proto/lane.proto, FlowStates): times are durations, as no clock is shared.
  */
 #ifndef WORKER_FLOW_STATE_H
 #define WORKER_FLOW_STATE_H
