@@ -224,6 +224,14 @@ static bool worn_out(const struct outbound *o)
     return most > 0 && o->transactions >= most;
 }
 
+/* A connection of an elder epoch of the lane ends as soon as it may: until then the lane does not
+   move, as its port is of the next owner's slice. */
+static bool goes_on(const struct outbound *o)
+{
+    const struct lane *l = outbound_lane(o);
+    return !o->deliver->queue->draining && lane_runs(l) && o->epoch == l->epoch;
+}
+
 /* Into the idle list, until a message comes or its time is over. */
 static void wait_idle(struct outbound *o)
 {
@@ -262,7 +270,7 @@ void outbound_idle(struct outbound *o)
 {
     struct queue *q = o->deliver->queue;
     o->state = OUT_IDLE;
-    if (q->draining || worn_out(o) || !lane_runs(outbound_lane(o))) {
+    if (worn_out(o) || !goes_on(o)) {
         quit(o);
         return;
     }
@@ -274,7 +282,7 @@ void outbound_idle(struct outbound *o)
 
 void outbound_rest(struct outbound *o)
 {
-    if (o->deliver->queue->draining || !lane_runs(outbound_lane(o))) {
+    if (!goes_on(o)) {
         o->state = OUT_IDLE;
         quit(o);
         return;

@@ -232,7 +232,7 @@ void path_next(struct outbound *o)
 {
     struct path *p = &o->path;
     const struct site *s = site_at(o->deliver->queue, o->flow->site);
-    if (!lane_runs(outbound_lane(o))) {
+    if (!lane_runs(outbound_lane(o)) || o->epoch != outbound_lane(o)->epoch) {
         outbound_give_up(o);
         return;
     }
