@@ -279,7 +279,7 @@ static json_t *lane_row(const struct queue *q, const struct lane *l)
 {
     return json_pack("{s:s, s:I, s:I, s:b, s:b, s:I, s:I, s:s}", "key", l->name, "number",
                      (json_int_t)l->number, "queued",
-                     (json_int_t)(l->queued - l->replicas - l->tails_there), "held",
+                     (json_int_t)(l->queued - l->replicas - l->tails_there.count), "held",
                      l->held || q->held_all, "gone", l->gone, "epoch", (json_int_t)l->epoch,
                      "position", (json_int_t)l->position, "ehlo", l->ehlo);
 }

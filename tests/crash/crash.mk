@@ -37,3 +37,12 @@ $(B)/fuzz/libspool.a: $(FUZZ_SPOOL_OBJ) $(FUZZ_OBJ)
 	@rm -f $@
 	@ar rcs $@ $^
 $(B)/fuzz/fuzz_segment: $(B)/fuzz/libspool.a
+
+# A lane with many entries changes its role; measures only: make role-speed ROLE_ENTRIES=1000000
+ROLE_ENTRIES ?= 1000000
+$(B)/tests/crash/role_speed: $(B)/tests/crash/role_speed.o $(B)/libsim.a $(B)/libworker.a $(B)/libcore.a $(B)/libproto.a
+	$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(filter %.a,$^) $(ALL_LDFLAGS) \
+	    -lcmocka $(LIBS_worker) $(LIBS_core)
+.PHONY: role-speed
+role-speed: $(B)/tests/crash/role_speed
+	$< $(ROLE_ENTRIES) 2>/dev/null

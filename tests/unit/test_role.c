@@ -181,6 +181,7 @@ static void check_counts(void)
     assert_int_equal(l.accepted,
                      l.delivered + l.bounced + l.expired + l.deleted + l.handed_over + queued);
     uint32_t replicas[LANES] = {0}, tails[LANES] = {0}, bounces[LANES] = {0}, strays[LANES] = {0};
+    uint32_t open[LANES] = {0};
     uint64_t owed_in = 0, owed_out = 0;
     for (uint32_t i = 1; i < store_entry_end(&queue.store); i++) {
         const struct qentry *e = store_peek(&queue.store, i);
@@ -192,6 +193,8 @@ static void check_counts(void)
         tails[at->index] += e->state == ENTRY_TAIL;
         bounces[at->index] += e->state == ENTRY_BOUNCE_DUE;
         strays[at->index] += e->state == ENTRY_STRAY;
+        open[at->index] += e->tail && (e->state == ENTRY_IN_FLIGHT || e->state == ENTRY_HELD ||
+                                       e->state == ENTRY_PARKED);
         assert_true(e->state != ENTRY_NEW);
         owed_in += at->sweep == SWEEP_OWN && e->state == ENTRY_REPLICA &&
                    e->cancel != RCPT_BOUNCE_DUE;
@@ -202,8 +205,9 @@ static void check_counts(void)
     }
     for (uint32_t i = 0; i < LANES; i++) {
         assert_int_equal(replicas[i], lane_of(i)->replicas);
-        assert_int_equal(tails[i], lane_of(i)->tails_there);
+        assert_int_equal(tails[i], lane_of(i)->tails_there.count);
         assert_int_equal(bounces[i], lane_of(i)->bounces);
+        assert_int_equal(open[i], lane_of(i)->open_tails.count);
         assert_int_equal(strays[i], lane_of(i)->strays.count + lane_of(i)->handing.count);
     }
     assert_int_equal(owed_in, queue.owed_in);

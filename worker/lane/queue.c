@@ -361,7 +361,7 @@ static void publish(struct queue *q)
     for (uint32_t i = 0; i < q->lane_count; i++)
         if (q->lanes[i].stats != NULL)
             q->lanes[i].stats->queued =
-                q->lanes[i].queued - q->lanes[i].replicas - q->lanes[i].tails_there;
+                q->lanes[i].queued - q->lanes[i].replicas - q->lanes[i].tails_there.count;
 }
 
 void queue_turn(struct queue *q)

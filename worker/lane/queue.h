@@ -55,7 +55,7 @@ struct lane {
     uint64_t move;
     uint32_t tails;         /* in flight here in a lane that is frozen or away */
     uint32_t replicas;      /* ENTRY_REPLICA here */
-    uint32_t tails_there;   /* ENTRY_TAIL here */
+    struct qlist tails_there; /* ENTRY_TAIL here */
     /* node at which they are open: who owned the lane before; must outlive a restart */
     char given_by[LIMIT_NAME_BYTES + 1];
     uint32_t bounces;       /* ENTRY_BOUNCE_DUE */
@@ -78,7 +78,7 @@ struct lane {
     /* ... to here */
     uint32_t outbounds;     /* connections that exist, in any role */
     uint32_t outbounds_old; /* of them: of an epoch before the last OWN */
-    uint32_t open_entries;  /* IN_FLIGHT ones with tail = 1 */
+    struct qlist open_tails; /* with tail = 1: IN_FLIGHT, or held or parked since */
     uint32_t replica_bounces; /* of replicas: those that only owe a notification */
     bool say_stray, say_tails; /* role_turn tells of it */
     uint8_t *state;         /* what the last owner told of its flows: flow_state.h */

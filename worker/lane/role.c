@@ -36,7 +36,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { LOOKS_PER_TURN = 65536, ACTS_PER_TURN = 2000 };
+/* About a millisecond of either. */
+enum { LOOKS_PER_TURN = 16384, ACTS_PER_TURN = 1000 };
 
 int roles_create(struct roles **out)
 {
@@ -232,7 +233,7 @@ static void on_replica(struct spool_wait *w, int res)
 
 static void away_in_force(struct queue *q, struct lane *l)
 {
-    if (l->replicas + l->tails_there > 0 && l->sweep == SWEEP_NONE)
+    if (l->replicas + l->tails_there.count > 0 && l->sweep == SWEEP_NONE)
         sweep_begin(q, l, SWEEP_DROP);
     l->say_stray = l->strays.count > 0;
     q->roles->say |= l->say_stray;
@@ -326,7 +327,7 @@ static int freeze(struct queue *q, struct lane *l, struct role_change *c)
 {
     if (c->epoch != l->epoch)
         return -EINVAL;
-    if (l->tails_there > 0)
+    if (l->tails_there.count > 0)
         return -EBUSY; /* attempts of the owner before us are open still */
     deliver_freeze(q->deliver, l);
     l->role = LANE_FROZEN;
@@ -363,7 +364,8 @@ static int give(struct queue *q, struct lane *l, struct role_change *c)
     struct lane_logged to = logged_as(l, c);
     to.given = c->epoch;
     c->wait.on_durable = on_given;
-    c->count = l->queued - l->bounces - l->strays.count - l->handing.count - l->open_entries;
+    uint32_t stay = l->strays.count + l->handing.count + l->open_tails.count;
+    c->count = l->queued - l->bounces - stay;
     int r = role_mark(l, RECORD_GIVEN, &to, c);
     if (r == 0)
         l->shard->giving += c->count;

@@ -44,7 +44,7 @@ NODISCARD int role_mark(struct lane *l, enum record_type type, const struct lane
 /* A replica's place among its kind changes: what it will be when the lane is ours. */
 void role_replica_becomes(struct lane *l, struct qentry *e, enum rcpt_state s);
 /* Entries into and out of the states that a lane counts. */
-void role_count(struct lane *l, const struct qentry *e, enum entry_state s, int sign);
+void role_count(struct lane *l, struct qentry *e, enum entry_state s, int sign);
 /* The entry was, or was not, open when its lane was frozen. */
 void role_set_tail(struct lane *l, struct qentry *e, bool tail);
 /* 0, or why no copy of this message can be taken now. */

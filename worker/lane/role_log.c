@@ -3,8 +3,9 @@
  * message is stands at the top of role.c; recovery applies it once, when all of the log is read.
  *
  * Invariant: during recovery entries of all messages stand as ordinary ones, with the epoch of
- * their ENQ and the flag REPLICA in their place `flow`; lane->logged follows the records, while
- * role, epoch and the like of the lane are what the master says.
+ * their ENQ and the flag REPLICA in their place `flow`, and in `cancel` the stamp of the list of
+ * tails that named them; lane->logged follows the records, while role, epoch and the like of the
+ * lane are what the master says.
  */
 #include "worker/lane/role_impl.h"
 #include "worker/lane/shard_impl.h"
@@ -28,7 +29,7 @@ static uint8_t list_stamp(uint8_t lists)
 static bool is_given(const struct lane *l, const struct qentry *e)
 {
     return (e->flow & ~ORIGIN_REPLICA) < l->logged.given &&
-           e->tail != list_stamp(l->logged.given_list);
+           e->cancel != list_stamp(l->logged.given_list);
 }
 
 /* --- records --- */
@@ -66,12 +67,9 @@ static void apply_mark(struct shard *s, struct lane *l, const struct record_view
 /* Entries of the lane that were tails of its last owner are ordinary copies again. */
 static void tails_there_end(struct queue *q, const struct lane *l)
 {
-    uint32_t end = store_entry_end(&q->store);
-    for (uint32_t i = 1; i < end && l->tails_there > 0; i++) {
-        struct qentry *e = store_peek(&q->store, i);
-        if (e != NULL && e->state == ENTRY_TAIL && entry_lane(q, e) == l)
-            entry_set_state(q, e, ENTRY_NEW);
-    }
+    struct qentry *e;
+    while ((e = qlist_first(&q->store, &l->tails_there)) != NULL)
+        entry_set_state(q, e, ENTRY_NEW);
 }
 
 static void apply_tails(struct shard *s, struct lane *l, const struct record_view *v)
@@ -99,7 +97,7 @@ static void apply_tails(struct shard *s, struct lane *l, const struct record_vie
         }
         if ((e->flow & ~ORIGIN_REPLICA) < l->logged.given && !is_given(l, e))
             e->flow = l->logged.epoch; /* open when it was given, so still ours, and open again */
-        e->tail = list_stamp(l->logged.lists);
+        e->cancel = list_stamp(l->logged.lists);
     }
 }
 
@@ -140,7 +138,7 @@ void role_apply_enq(struct queue *q, const struct qmsg *m, const struct enq *e,
         struct qentry *x = store_find_entry(&q->store, m, r.index);
         x->flow = (h->epoch & ~ORIGIN_REPLICA) | (replica ? ORIGIN_REPLICA : 0);
         if (r.open && !replica) /* a copy: the last list of tails was written before it */
-            x->tail = list_stamp(l->logged.lists);
+            x->cancel = list_stamp(l->logged.lists);
     }
 }
 
@@ -248,8 +246,6 @@ static enum rcpt_state as_rcpt(const struct qentry *e)
 static void settle_late(struct queue *q, struct lane *l, struct qentry *e, uint32_t epoch)
 {
     struct qmsg *m = store_msg(&q->store, e->msg);
-    bool open = l->role == LANE_FROZEN && e->tail == list_stamp(l->logged.lists);
-    role_set_tail(l, e, open && epoch <= l->epoch);
     if (role_is_late(l, epoch))
         m->flags |= MSG_LATE;
 }
@@ -261,7 +257,9 @@ bool role_settle(struct queue *q, struct qentry *e)
     uint32_t epoch = e->flow & ~ORIGIN_REPLICA;
     bool copied = (e->flow & ORIGIN_REPLICA) != 0;
     bool given = is_given(l, e);
+    bool open = l->role == LANE_FROZEN && e->cancel == list_stamp(l->logged.lists);
     e->flow = 0;
+    e->cancel = 0;
     if (given) {
         role_let_go(q, e);
         return false;
@@ -285,7 +283,10 @@ bool role_settle(struct queue *q, struct qentry *e)
         e->in_doubt = 0;
         return false;
     }
-    settle_late(q, l, e, copied ? l->epoch : epoch);
+    epoch = copied ? l->epoch : epoch;
+    bool left = l->role == LANE_AWAY || l->role == LANE_REPLICA; /* it was open when the lane went */
+    role_set_tail(l, e, left ? epoch < l->logged.given : open && epoch <= l->epoch);
+    settle_late(q, l, e, epoch);
     return true;
 }
 

@@ -16,7 +16,17 @@
 
 /* --- what a lane counts --- */
 
-void role_count(struct lane *l, const struct qentry *e, enum entry_state s, int sign)
+/* What is in these lists is in no list of its state. */
+static void list_tail(const struct lane *l, struct qlist *list, struct qentry *e, int sign)
+{
+    const struct store *s = &l->shard->queue->store;
+    if (sign > 0)
+        qlist_push(s, list, e);
+    else
+        qlist_remove(s, list, e);
+}
+
+void role_count(struct lane *l, struct qentry *e, enum entry_state s, int sign)
 {
     uint32_t n = (uint32_t)sign; /* -1 wraps, as it should */
     switch (s) {
@@ -25,7 +35,7 @@ void role_count(struct lane *l, const struct qentry *e, enum entry_state s, int 
         l->replica_bounces += e->cancel == RCPT_BOUNCE_DUE ? n : 0;
         return;
     case ENTRY_TAIL:
-        l->tails_there += n;
+        list_tail(l, &l->tails_there, e, sign);
         return;
     case ENTRY_BOUNCE_DUE:
         l->bounces += n;
@@ -33,7 +43,8 @@ void role_count(struct lane *l, const struct qentry *e, enum entry_state s, int 
     case ENTRY_IN_FLIGHT:
     case ENTRY_PARKED:
     case ENTRY_HELD:
-        l->open_entries += e->tail ? n : 0;
+        if (e->tail)
+            list_tail(l, &l->open_tails, e, sign);
         return;
     case ENTRY_FREE:
     case ENTRY_NEW:
@@ -51,7 +62,7 @@ void role_set_tail(struct lane *l, struct qentry *e, bool tail)
     enum entry_state s = (enum entry_state)e->state;
     bool counts = s == ENTRY_IN_FLIGHT || s == ENTRY_PARKED || s == ENTRY_HELD;
     if (counts && (e->tail != 0) != tail)
-        l->open_entries += tail ? 1u : UINT32_MAX;
+        list_tail(l, &l->open_tails, e, tail ? 1 : -1);
     e->tail = tail;
 }
 
@@ -354,11 +365,8 @@ void replica_drop(struct lane *l, struct msg_id id)
 
 static void tails_void(struct queue *q, struct lane *l)
 {
-    uint32_t end = store_entry_end(&q->store);
-    for (uint32_t i = 1; i < end && l->tails_there > 0; i++) {
-        struct qentry *e = store_peek(&q->store, i);
-        if (e == NULL || e->state != ENTRY_TAIL || entry_lane(q, e) != l)
-            continue;
+    struct qentry *e;
+    while ((e = qlist_first(&q->store, &l->tails_there)) != NULL) {
         entry_set_state(q, e, ENTRY_NEW);
         e->cancel = RCPT_QUEUED;
         entry_set_state(q, e, ENTRY_REPLICA);

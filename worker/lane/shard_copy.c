@@ -132,7 +132,7 @@ static void count_entries(struct queue *q, const struct qmsg *m, int sign)
     struct lane *l = &q->lanes[m->lane];
     l->queued += (uint32_t)sign * m->live;
     for (uint32_t i = m->first; i != 0; i = store_entry(&q->store, i)->sibling) {
-        const struct qentry *e = store_entry(&q->store, i);
+        struct qentry *e = store_entry(&q->store, i);
         role_count(l, e, (enum entry_state)e->state, sign);
     }
 }

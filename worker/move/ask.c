@@ -348,7 +348,7 @@ static bool adopted_slice(struct ask *a)
 static bool any_tails(const struct queue *q)
 {
     for (uint32_t i = 0; i < q->lane_count; i++)
-        if (q->lanes[i].tails_there > 0 && q->lanes[i].role == LANE_OWNER)
+        if (q->lanes[i].tails_there.count > 0 && q->lanes[i].role == LANE_OWNER)
             return true;
     return false;
 }

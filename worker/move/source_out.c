@@ -267,21 +267,19 @@ static void end_tail(struct source_stream *st, struct end_items *x, const struct
     it->index = e->index;
 }
 
-/* What was in flight at the freeze and came back is a stray. What still is in flight, or was parked
-   or held since, is looked for among all entries, in the order of memory: some milliseconds for a
-   million, and only when there is any. */
-static void end_tails(struct source_stream *st, struct end_items *x)
+static void end_list(struct source_stream *st, struct end_items *x, const struct qlist *list)
 {
     const struct store *store = &st->source->set.queue->store;
-    const struct lane *l = st->lane;
-    uint32_t end = l->open_entries > 0 ? store_entry_end(store) : 0;
-    for (uint32_t i = 1; i < end; i++) {
-        const struct qentry *e = store_peek(store, i);
-        if (e != NULL)
-            end_tail(st, x, e);
-    }
-    for (uint32_t i = end > 0 ? 0 : l->strays.head; i != 0; i = store_entry(store, i)->next)
+    for (uint32_t i = list->head; i != 0; i = store_entry(store, i)->next)
         end_tail(st, x, store_entry(store, i));
+}
+
+/* What was in flight at the freeze: is still, or was parked or held since; or it came back, and is
+   a stray. */
+static void end_tails(struct source_stream *st, struct end_items *x)
+{
+    end_list(st, x, &st->lane->open_tails);
+    end_list(st, x, &st->lane->strays);
 }
 
 static void end_adopted(struct source_stream *st, struct end_items *x)
