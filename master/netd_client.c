@@ -115,8 +115,9 @@ static void put_tail(const struct master *m, const struct lane_record *r, struct
         return;
     }
     struct port_slice slice = port_slice_of(tail.epoch);
-    if (cluster_address_of(m, tail.peer, &out->forward.peer) < 0)
-        return;
+    if (cluster_address_of(m, tail.peer, &out->forward.peer) < 0 ||
+        ip_is_v4(&out->forward.peer) != ip_is_v4(&r->address))
+        return; /* nothing could be sent on to it: such a lane does not move */
     out->has_peer = true;
     out->forward.port_low = slice.low;
     out->forward.port_high = slice.high;

@@ -169,6 +169,9 @@ class Lab:
     def address(self, name):
         return f"{SEGMENT4}.{self.number(name)}"
 
+    def address6(self, name):
+        return f"fd97::{self.number(name)}"
+
     # --- trouble ---
 
     def cut(self, name):

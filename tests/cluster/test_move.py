@@ -186,18 +186,37 @@ def test_six():
     """Lanes with IPv6 addresses, and neighbour advertisements instead of ARP."""
     from netlab import WORLD6, lane_address6
     lanes = [lane_address6(i) for i in (1, 2)]
-    with Cluster(pools={"main": ("a", lanes)}, sink=("--listen", f"[{WORLD6}]:2526", "--delay", "dot=50-500"),
-                 sections={}, start=False) as c:
+
+    def six(c, name, t):
+        hosts = {n: f"[{c.lab.address6(n)}]:7525" for n in c.names}
+        cluster = {**t["cluster"], "listen": hosts[name], "source": c.lab.address6(name),
+                   "peers": {n: hosts[n] for n in c.names if n != name}}
+        return {**t, "cluster": cluster, "routes": [{"domain": "*", "via": f"[{WORLD6}]:2526", "limits": c.limits}]}
+    with Cluster(pools={"main": ("a", lanes)}, sink=("--listen", f"[{WORLD6}]:2526", "--delay", "dot=500-3000"),
+                 start=False) as c:
         for name in c.names:
-            c.write_config(name, lambda t: {**t, "routes": [{"domain": "*", "via": f"[{WORLD6}]:2526",
-                                                            "limits": c.limits}]})
+            c.write_config(name, lambda t, name=name: six(c, name, t))
         c.start()
         load = c.load(rate=200)
-        time.sleep(1)
+        time.sleep(3)
         for at in ("a", "b"):
-            assert c[at].wait_move(c[at].order_when_free("pool", "move", "main", "--to", other(at)))["state"] == "done"
+            move = c[at].wait_move(c[at].order_when_free("pool", "move", "main", "--to", other(at)))
+            assert move["state"] == "done" and move["tails"] > 10, move
             c.wait_settled()
         load.stop()
         c.drained()
         assert c.judge() == []
         assert {copy[2] for copy in c.sink.copies()} == set(lanes)
+
+
+def test_six_between_hosts_of_four():
+    """Nodes that know each other by IPv4 addresses could not forward packets of IPv6 connections: refused."""
+    from netlab import lane_address6
+    with Cluster(pools={"main": ("a", [lane_address6(1)])}) as c:
+        ident, why = c["a"].order("pool", "move", "main", "--to", "b")
+        if ident is not None:
+            move = c["a"].wait_move(ident)
+            assert move["state"] == "refused", move
+            why = move["reason"] + move["lanes"][0]["reason"]
+        assert "IPv6" in why, why
+        assert c["a"].owned() == set(c.lanes)
