@@ -91,7 +91,7 @@ void machine_send(struct lane_move *l, enum move_kind kind, uint32_t epoch)
         item.bytes = l->bytes;
     }
     if (kind == MOVE_NO || kind == MOVE_ABORTED_NOW)
-        snprintf(item.why, sizeof item.why, "%s", l->reason);
+        snprintf(item.why, sizeof item.why, "%s", l->reason[0] != '\0' ? l->reason : l->netd_why);
     l->env->ops->send(l->env->ctx, l->peer, &item);
 }
 

@@ -132,7 +132,7 @@ struct lane_move {
     uint64_t frozen_us, paused_us, pause_us;
     struct control_lane_order order, progress; /* last SET_DONE..., last PROGRESS */
     struct move_item item;
-    char reason[160], netd_why[160];
+    char reason[160], netd_why[160]; /* netd_why: also what keeps the taker */
     /* The room's. */
     uint64_t progress_us, best_left, best_us;
     double bytes_per_s;

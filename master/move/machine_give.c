@@ -365,7 +365,16 @@ static enum move_state taken(struct lane_move *l)
     if ((l->parts & PART_PEER) == 0)
         machine_fault(l, 8, true);
     l->parts |= PART_PEER;
+    l->netd_why[0] = '\0';
     return given_if_both(l);
+}
+
+/* It is theirs, and something keeps it from running there. */
+static enum move_state not_yet_taken(struct lane_move *l)
+{
+    if (l->item.epoch == l->epoch + 1)
+        snprintf(l->netd_why, sizeof l->netd_why, "%s", l->item.why);
+    return l->state;
 }
 
 static enum move_state worker_away(struct lane_move *l)
@@ -488,6 +497,7 @@ move_handler *const give_table[MOVE_STATE_COUNT][MOVE_EVENT_COUNT] = {
     [GIVE_SWAPPING] = {[EV_CHANGED] = swapped, [EV_UNCHANGED] = not_swapped},
     [GIVE_GIVEN] = {[EV_TICK] = gone_on,
                     [EV_SET_DONE] = worker_away,
+                    [EV_NO] = not_yet_taken,
                     [EV_TAKEN] = taken,
                     [EV_COMMITREQ] = committed_again},
     [GIVE_TAIL] = {[EV_TAIL_ZERO] = tail_zero, [EV_COMMITREQ] = committed_again},

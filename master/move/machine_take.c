@@ -299,6 +299,14 @@ static enum move_state acquired(struct lane_move *l)
     return owning_if_both(l);
 }
 
+/* It is ours and has no address: asked again and again, and the giver's operator sees why. */
+static enum move_state not_acquired(struct lane_move *l)
+{
+    if (machine_answered(l, NETD_ACQUIRE))
+        machine_send(l, MOVE_NO, l->epoch + 1);
+    return l->state;
+}
+
 static enum move_state running(struct lane_move *l)
 {
     if (l->order.role != LANE_OWNER || l->order.epoch != l->epoch + 1 || !l->order.run ||
@@ -378,7 +386,9 @@ move_handler *const take_table[MOVE_STATE_COUNT][MOVE_EVENT_COUNT] = {
                     [EV_ABORTED] = aborted},
     [TAKE_OWNING] = {[EV_CHANGED] = owner_written,
                      [EV_SET_DONE] = worker_owner,
-                     [EV_NETD_OK] = acquired},
+                     [EV_NETD_OK] = acquired,
+                     [EV_NETD_AGAIN] = not_acquired,
+                     [EV_NETD_FAILED] = not_acquired},
     [TAKE_STARTING] = {[EV_SET_DONE] = running, [EV_TAIL_END] = NULL},
     [TAKE_TAIL] = {[EV_COMMITTED] = taken_again, [EV_TAIL_END] = tail_end},
     [TAKE_ENDING] = {[EV_CHANGED] = tail_ended,

@@ -175,8 +175,11 @@ static void move_over(void *ctx, const struct move *v)
 
 static void on_netd(struct master *m, void *ctx, int rc, const struct netd_answer *answer)
 {
-    (void)m;
+    const struct lane_move *l = ctx;
     enum netd_result result = rc == 0 ? NETD_OK : rc == -EREMOTEIO ? NETD_FAILED : NETD_RETRY;
+    struct lane_record *r = lane_by_address(m, &l->address);
+    if (result != NETD_OK && r != NULL && r->role == LANE_OWNER && !r->run)
+        lane_run(m, r, false, answer->reason); /* `cluster status` says why it waits */
     room_on_netd(ctx, result, answer->reason);
 }
 

@@ -21,7 +21,7 @@ static json_t *lane_report(const struct lane_move *l)
                      "step", (int)lane_move_step(l), "pause_us", number(l->pause_us),
                      "messages_left", number(l->progress.messages_left), "bytes_left",
                      number(l->progress.bytes_left), "tails", (json_int_t)l->tails, "reason",
-                     l->reason);
+                     l->reason[0] != '\0' || over ? l->reason : l->netd_why);
 }
 
 static json_t *lanes_report(const struct move *v)
@@ -43,6 +43,7 @@ static void put_news(const struct move *v, json_t *o)
         (void)json_object_del(news, "state");
         (void)json_object_del(news, "ended");
         (void)json_object_del(news, "reason");
+        (void)json_object_del(news, "lanes_done");
     }
     if (json_is_object(news))
         (void)json_object_update_existing(o, news);

@@ -1,5 +1,6 @@
 """What operators do to a cluster of three apart from the plain move: orders at the wrong node, holds, drains, reloads."""
 import json
+import os
 import threading
 import time
 
@@ -170,3 +171,89 @@ def test_reloads_and_new_lanes():
         c.drained()
         doubles = 0  # a reload ends what is open; nothing is in doubt after it
         assert c.judge(doubles_most=doubles) == []
+
+
+HOOK = """#!/bin/sh
+echo "$1 $ACTION $LANE $ADDRESS $EPOCH $FROM $TO $POOL" >>DIR/hook.log
+test ! -e DIR/no-$1 || { echo "the router says no"; exit 1; }
+case $1 in
+    acquire) ip addr replace $ADDRESS/32 dev eth0;;
+    release) ip addr del $ADDRESS/32 dev eth0;;
+esac
+"""
+
+
+def other_driver(c, driver):
+    """Before the start: another cluster.driver on all nodes."""
+    for name in c.names:
+        with open(f"{c.dir}/{name}/hook", "w") as f:
+            f.write(HOOK.replace("DIR", f"{c.dir}/{name}"))
+        os.chmod(f"{c.dir}/{name}/hook", 0o700)
+        c.write_config(name, lambda t: {**t, "cluster": {
+            **t["cluster"], "driver": driver,
+            **({"hook": f"{c.dir}/{t['node']}/hook"} if driver == "exec" else {})}})
+
+
+def hook_calls(c, name):
+    with open(f"{c.dir}/{name}/hook.log") as f:
+        return [tuple(line.split()) for line in f]
+
+
+def test_a_program_moves_the_addresses():
+    """Driver exec: called with its environment; refuses at prepare; at acquire all waits for it, and says so."""
+    with Cluster(lanes=2, start=False) as c:
+        other_driver(c, "exec")
+        c.start()
+        c.load(rate=0, nodes=["a"], more=["--count", "40"]).wait()
+        c.drained()
+        no = [f"{c.dir}/b/no-{action}" for action in ("prepare", "acquire")]
+        open(no[0], "w").close()
+        ident, why = c["a"].order("pool", "move", "main", "--to", "b")
+        move = c["a"].wait_move(ident)
+        assert move["state"] == "refused" and "hook ended with status 1" in move["reason"], move
+        os.rename(no[0], no[1])
+        ident, why = c["a"].order("pool", "move", "main", "--to", "b")
+        assert ident, why
+        for name in "ab":  # both operators see it
+            wait_for(f"the reason, seen from {name}", lambda n=name: [
+                lane for m in c[n].moves(ident) for lane in m["lanes"] if "hook ended" in lane["reason"]], 20)
+        assert "hook ended" in c["b"].lane(c.lanes[0])["why"] and not c["b"].lane(c.lanes[0])["run"]
+        os.unlink(no[1])
+        assert c["a"].wait_move(ident)["state"] == "done"
+        c.wait_settled()
+        assert c["b"].lane(c.lanes[0]).get("why", "") == ""
+        assert not any(lane["reason"] for n in "ab" for m in c[n].moves(ident) for lane in m["lanes"])
+        lane = (c.lanes[0], "2", "a", "b", "main")
+        assert any(call[:2] == ("acquire", "acquire") and call[3:] == lane for call in hook_calls(c, "b"))
+        assert any(call[0] == "release" and call[3] == c.lanes[0] for call in hook_calls(c, "a"))
+        assert any(call[0] == "end_tail" and call[3] == c.lanes[0] for call in hook_calls(c, "a"))
+        c.lab["r"].ip("neigh", "flush", "dev", "eth0")  # this program announces nothing
+        c.load(rate=0, nodes=["a"], more=["--count", "40"]).wait()
+        c.drained()
+        assert c.judge() == []
+
+
+def test_addresses_that_need_nobody():
+    """Driver none: all hosts may send from the lanes' addresses, mochila touches none."""
+    with Cluster(lanes=2, start=False) as c:
+        other_driver(c, "none")
+        for name in c.names:
+            for lane in c.lanes:
+                c.lab[name].ip("addr", "add", f"{lane}/32", "dev", "lo")
+        for name in c.names:
+            c[name].start(wait=False)
+        for name in c.names:
+            c[name].wait_serves()
+        wait_for("both", lambda: all(c.sees_all(n) for n in c.names))
+        for at, to in (("a", "b"), ("b", "a")):
+            for lane in c.lanes:  # what leads to the host is somebody else's business
+                c.lab["r"].ip("route", "replace", f"{lane}/32", "via", c.lab.address(at))
+            c.load(rate=0, nodes=["a"], more=["--count", "40"]).wait()
+            c.drained()
+            settle_tails(c)
+            assert c[at].wait_move(c[at].order_when_free("pool", "move", "main", "--to", to))["state"] == "done"
+            wait_for("the owner", lambda n=to: c[n].owned() == set(c.lanes) and
+                     all(c[n].lane(lane)["run"] for lane in c.lanes))
+            assert all(c.lab[n].addresses().get(lane) == "lo" for n in c.names for lane in c.lanes)
+        c.drained()
+        assert c.judge() == []
