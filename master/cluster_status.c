@@ -129,9 +129,11 @@ static void alarm_of_two(struct lane_record *r, const struct cluster_peer *p,
             text, r->epoch, p->node.name, told->epoch);
 }
 
-/* What another node says of a lane that is not ours: the younger epoch is right. */
-static void follow(struct master *m, struct lane_record *r, const struct cluster_peer *p,
-                   const struct cluster_lane *told)
+/* What another node says of a lane that is not ours: the younger epoch is right. True: it is news,
+   and `c` what follows from it. */
+static bool follow(const struct master *m, const struct lane_record *r,
+                   const struct cluster_peer *p, const struct cluster_lane *told,
+                   struct lane_change *c)
 {
     bool claims = strcmp(told->owner, p->node.name) == 0 &&
                   (told->role == LANE_OWNER || told->role == LANE_FROZEN);
@@ -139,37 +141,51 @@ static void follow(struct master *m, struct lane_record *r, const struct cluster
     bool same = told->epoch == r->epoch && strcmp(told->owner, r->owner) == 0;
     bool moved = told->epoch > r->epoch;
     bool slot_known = same && claims && slot != r->owner_slot;
-    struct lane_change c;
     if ((!moved && !slot_known) || strcmp(told->owner, m->cluster->self.name) == 0)
-        return;
-    lane_change_of(r, &c);
-    c.epoch = told->epoch;
-    c.owner_slot = slot;
-    memcpy(c.owner, told->owner, sizeof c.owner);
-    if (lane_table_change(m, &c, 1) < 0) {
-        log_err("what %s says of a lane cannot be written: %s", p->node.name,
-                state_error(m->state));
-        return;
-    }
-    struct control_lane_order order;
-    lane_order_set(m, r, &order);
-    /* Nobody there: START or lane_table_tell will say it. */
-    (void)(lane_order(m, r, &order) < 0);
+        return false;
+    lane_change_of(r, c);
+    c->epoch = told->epoch;
+    c->owner_slot = slot;
+    memcpy(c->owner, told->owner, sizeof c->owner);
+    return true;
 }
 
-static void hear(struct master *m, const struct cluster_peer *p, const struct cluster_lane *told)
+/* True: the lane's record is to be changed. */
+static bool hear(struct master *m, const struct cluster_peer *p, const struct cluster_lane *told,
+                 struct lane_change *c)
 {
     struct lane_record *r = lane_by_address(m, &told->address);
     if (r == NULL)
-        return;
+        return false;
     bool claims = strcmp(told->owner, p->node.name) == 0 &&
                   (told->role == LANE_OWNER || told->role == LANE_FROZEN);
     if (lane_is_ours(r)) {
         /* Of an elder epoch: the last owner, who has not heard of it yet. */
         if (claims && told->epoch >= r->epoch)
             alarm_of_two(r, p, told);
-    } else if (r->role == LANE_AWAY) {
-        follow(m, r, p, told);
+        return false;
+    }
+    return r->role == LANE_AWAY && follow(m, r, p, told, c);
+}
+
+/* All that it says in one transaction: many lanes move at once, and the disk may be slow. */
+static void hear_all(struct master *m, const struct cluster_peer *p)
+{
+    static struct lane_change changes[LIMIT_LANES];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < p->lanes.count; i++)
+        n += hear(m, p, &p->lanes.list[i], &changes[n]) ? 1 : 0;
+    if (n > 0 && lane_table_change(m, changes, n) < 0) {
+        log_err("what %s says of lanes cannot be written: %s", p->node.name,
+                state_error(m->state));
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        const struct lane_record *r = lane_by_number(m, changes[i].number);
+        struct control_lane_order order;
+        lane_order_set(m, r, &order);
+        /* Nobody there: START or lane_table_tell will say it. */
+        (void)(lane_order(m, r, &order) < 0);
     }
 }
 
@@ -242,6 +258,5 @@ void cluster_status_take(struct master *m, struct cluster_peer *p, const struct 
                  (unsigned long long)s->boot, p->lanes.count);
         moves_on_peer(m, p->node.name, true);
     }
-    for (uint32_t i = 0; i < p->lanes.count; i++)
-        hear(m, p, &p->lanes.list[i]);
+    hear_all(m, p);
 }
