@@ -222,8 +222,11 @@ static void on_changed(struct role_change *rc, int res)
     struct lane *l = lane_by_number(m->queue, rc->lane);
     struct control_lane_order o = c->order;
     bool paused = c->paused;
-    change_free(c);
     MUST(l != NULL);
+    o.tails = rc->tails;
+    o.complete = rc->complete;
+    o.paused_us = rc->paused_us;
+    change_free(c); /* and `rc` in it; what follows may begin another */
     if (paused)
         hand_resume(m->hand, l);
     else
@@ -232,9 +235,6 @@ static void on_changed(struct role_change *rc, int res)
         return;
     o.op = LANE_OP_SET_DONE;
     o.result = res;
-    o.tails = rc->tails;
-    o.complete = rc->complete;
-    o.paused_us = rc->paused_us;
     if (res != 0)
         snprintf(o.why, sizeof o.why, "%s", strerror(-res));
     tell(m, &o);
