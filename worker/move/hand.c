@@ -122,13 +122,12 @@ void hand_destroy(struct hand **hp)
         struct hand_lane *hl = h->lanes;
         h->lanes = hl->next;
         while (hl->jobs != NULL)
-            job_free(hl->jobs);
+            job_drop(hl->jobs);
         free(hl);
     }
-    while (h->orphans != NULL)
-        job_free(h->orphans);
     hand_tails_free(h);
-    free(h);
+    if (h->orphans == NULL) /* else the spool has them in a list: the process is about to end */
+        free(h);
 }
 
 unsigned hand_open_count(const struct hand *h)
