@@ -120,6 +120,16 @@ static void pick_owner(struct order *o, const char *to, char owner[LIMIT_NAME_BY
     o->count = kept;
 }
 
+static bool leaves(const struct cluster_node *n)
+{
+    static const char *const words[] = {"draining", "drained", "stopping"};
+    for (size_t i = 0; i < ARRAY_COUNT(words); i++) {
+        if (strcmp(n->status.health, words[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* NULL, or why nothing can be moved to that node now. */
 static const char *unfit(struct master *m, const char *to, char why[200])
 {
@@ -133,6 +143,10 @@ static const char *unfit(struct master *m, const char *to, char why[200])
     if (!n->up) {
         snprintf(why, 200, "node %s cannot be reached: %s", to,
                  n->why[0] != '\0' ? n->why : "it was not heard");
+        return why;
+    }
+    if (leaves(n)) {
+        snprintf(why, 200, "node %s is about to stop: it is %s", to, n->status.health);
         return why;
     }
     if (n->status.driver != us->status.driver)

@@ -85,6 +85,14 @@ def test_a_drain_says_what_stays():
         assert done.returncode == 1, done.stdout
         assert "open connections of its last move" in done.stdout, done.stdout
         assert c["b"].owned() == {"10.97.1.1", "10.97.1.2"}, "the pool that can go has gone"
+        settle_tails(c)
+        assert c["b"].cli("drain").returncode == 0  # it takes no mail any more: nor lanes
+        wait_for("a to hear of it", lambda: any(n["health"] == "drained" for n in c["a"].status()["nodes"]), 20)
+        for words in (("pool", "move", "two", "--to", "b", "--dry-run"), ("pool", "move", "two", "--to", "b")):
+            done = c["a"].cli(*words)
+            assert done.returncode == 1 and "about to stop" in done.stderr, done.stdout + done.stderr
+        done = c["a"].cli("node", "drain", "a")
+        assert done.returncode == 1 and "no other node can take lanes" in done.stderr, done.stdout + done.stderr
         c["b"].kill_all()
         wait_for("b to be down", lambda: not c.sees_all("a"))
         done = c["a"].cli("node", "drain", "a")
@@ -152,8 +160,9 @@ def test_reloads_and_new_lanes():
             assert ident is None and "lane 10.97.1.9 is not configured on node b" in why, why
             c.write_config("b")
             reload(c["b"])
-            wait_for("b to tell its lanes", lambda: c["a"].lane("10.97.1.10") and c["a"].lane("10.97.1.10")["run"])
-            move = c["a"].move_pool("one", "b")  # b's new lane comes while its former workers still finish
+            # b's former workers still finish, and do not know its new lane.
+            ident = wait_for("b to tell its lanes", lambda: c["a"].order("pool", "move", "one", "--to", "b")[0], 10)
+            move = c["a"].wait_move(ident)
             assert move["state"] == "done", move
             settle_tails(c)
             for name, at, to in (("b", "b", "a"), ("a", "a", "b")):  # taker and giver are reloaded while it goes on
