@@ -82,6 +82,7 @@ static struct master master[LANES];
 static unsigned gave, took, dropped, aborted, tails_kept, rerouted;
 static uint64_t copied, segments_left;
 static struct outbound *open_ones[OPEN_MAX];
+static bool brief; /* thousands of seeds: segments leave seldom */
 
 /* --- the worker --- */
 
@@ -600,7 +601,8 @@ static void change_copy(uint32_t lane)
 {
     struct qentry *e = any_entry(ENTRY_REPLICA, lane);
     if (e == NULL || lane_of(lane)->change != NULL || master[lane].ready ||
-        master[lane].ready_asked || lane_of(lane)->role != LANE_REPLICA)
+        master[lane].ready_asked || lane_of(lane)->role != LANE_REPLICA ||
+        master[lane].role != LANE_REPLICA)
         return;
     struct sent *m = sent_of(store_msg(&queue.store, e->msg)->id);
     uint8_t index[2] = {(uint8_t)e->index, 0};
@@ -676,7 +678,8 @@ static void act(uint32_t lane)
         return;
     case 2:
     case 3:
-        if (l->role == LANE_REPLICA && !master[lane].ready && !master[lane].ready_asked)
+        if (l->role == LANE_REPLICA && master[lane].role == LANE_REPLICA && !master[lane].ready &&
+            !master[lane].ready_asked)
             mail(lane, true, rng_below(&dice, 8) == 0 ? 40 << 10 : 800, NULL);
         return;
     case 4:
@@ -737,7 +740,7 @@ static void restart(void)
         master[i].under_way = master[i].ready_asked = false;
     start();
     check_counts();
-    for (int i = 0; i < 400; i++) { /* the log catches up with the master */
+    for (int i = 0; i < (brief ? 100 : 400); i++) { /* the log catches up with the master */
         turn();
         sim_disk_run();
         check_counts();
@@ -769,11 +772,11 @@ static void run(uint64_t seed)
     for (uint32_t i = 0; i < LANES; i++)
         master[i] = (struct master){.role = LANE_OWNER, .epoch = 1, .heard = true};
     start();
-    for (unsigned lives = 0; lives < 5; lives++) {
-        sim_disk_fault(SIM_CUT, 1 + rng_below(&dice, 900));
+    for (unsigned lives = 0; lives < (brief ? 3 : 5); lives++) {
+        sim_disk_fault(rng_below(&dice, 4) == 0 ? SIM_EIO : SIM_CUT, 1 + rng_below(&dice, 900));
         for (unsigned i = 0; i < STEPS && !sim_disk_is_down(); i++) {
             uint64_t n = rng_below(&dice, 10);
-            if (rng_below(&dice, 200) == 0)
+            if (rng_below(&dice, brief ? 4000 : 200) == 0)
                 garbage();
             if (n < 6)
                 act((uint32_t)rng_below(&dice, LANES));
@@ -789,20 +792,22 @@ static void run(uint64_t seed)
     sim_disk_fini();
 }
 
+/* ROLE_SEEDS=10000 ROLE_FROM=1: so many, from there on. */
 static void test_walks(void **state)
 {
     (void)state;
     copied = segments_left = 0;
     gave = took = dropped = aborted = tails_kept = rerouted = 0;
-    const char *one = getenv("ROLE_SEED");
-    uint64_t first = one != NULL ? strtoull(one, NULL, 10) : 1;
-    for (uint64_t seed = first; seed < first + (one != NULL ? 1 : SEEDS); seed++) {
+    const char *count = getenv("ROLE_SEEDS"), *from = getenv("ROLE_FROM");
+    uint64_t seeds = count != NULL ? strtoull(count, NULL, 10) : SEEDS;
+    brief = seeds > SEEDS;
+    for (uint64_t seed = from != NULL ? strtoull(from, NULL, 10) : 1; seeds-- > 0; seed++) {
         print_message("seed %llu\n", (unsigned long long)seed);
         run(seed);
     }
     print_message("gave %u took %u dropped %u aborted %u tails %u rerouted %u copied %llu\n", gave,
                   took, dropped, aborted, tails_kept, rerouted, (unsigned long long)copied);
-    if (one != NULL)
+    if (from != NULL)
         return;
     assert_true(gave > 50);
     assert_true(took > 20);

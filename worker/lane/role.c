@@ -312,7 +312,8 @@ static int write_tails(struct queue *q, struct lane *l)
 {
     static struct tails t;
     t = (struct tails){.lane = l, .first = true};
-    deliver_each_open(q->deliver, l, tail_item, &t);
+    if (ROLE_BUG != 2)
+        deliver_each_open(q->deliver, l, tail_item, &t);
     for (uint32_t i = l->strays.head; i != 0;) {
         struct qentry *e = store_entry(&q->store, i);
         i = e->next;

@@ -28,7 +28,7 @@ static uint8_t list_stamp(uint8_t lists)
 /* Ours until the stint that GIVEN ended, and not open then. */
 static bool is_given(const struct lane *l, const struct qentry *e)
 {
-    return (e->flow & ~ORIGIN_REPLICA) < l->logged.given &&
+    return (e->flow & ~ORIGIN_REPLICA) < l->logged.given + (ROLE_BUG == 1) &&
            e->cancel != list_stamp(l->logged.given_list);
 }
 
@@ -51,7 +51,7 @@ static void apply_mark(struct shard *s, struct lane *l, const struct record_view
         s->ledger.handed_over += m.count;
         to->given_list = to->lists;
     }
-    if (type == RECORD_AWAY)
+    if (type == RECORD_AWAY && ROLE_BUG != 4)
         to->dropped = v->place;
     to->role = (enum lane_role)m.role;
     to->epoch = v->head.epoch;
@@ -366,7 +366,7 @@ bool role_copy_head(const struct queue *q, const struct qmsg *m, uint32_t *epoch
         return false;
     bool copied = l->role == LANE_REPLICA && is_copy(q, m);
     *flags = copied ? ENQ_HEAD_REPLICA : 0;
-    bool late = (m->flags & MSG_LATE) != 0 || l->role == LANE_AWAY || l->role == LANE_REPLICA;
+    bool late = ((m->flags & MSG_LATE) != 0 && ROLE_BUG != 5) || l->role == LANE_AWAY || l->role == LANE_REPLICA;
     *epoch = copied || l->role == LANE_OWNER || !late ? l->epoch : l->epoch + 1;
     return true;
 }

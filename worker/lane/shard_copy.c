@@ -459,9 +459,11 @@ bool shard_move(struct shard *s, struct qmsg *m, struct lane *to)
     bool room = s->moves < MOVES_MAX && (s->moves == 0 || s->moves_bytes < MOVES_BYTES);
     if (!room || q->draining || !may_move(q, m, to) || is_copied(s, m->id))
         return false;
-    struct copy_job *j = job_new(s, m);
+    if (ROLE_BUG == 3)
+        take_lane(q, m, to);
+    struct copy_job *j = ROLE_BUG == 3 ? NULL : job_new(s, m);
     if (j == NULL)
-        return false;
+        return ROLE_BUG == 3;
     j->to = to;
     j->bytes = m->bytes;
     s->moves++;
