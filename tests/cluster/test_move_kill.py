@@ -21,7 +21,7 @@ ALL = bool(os.environ.get("MOVE_ALL"))
 PLACES = [(1, "a"), (2, "b"), (2, "a"), (3, "a"), (4, "a"), (5, "b"), (6, "a"), (7, "a"), (8, "b"), (8, "a"), (9, "a"),
           (10, "a"), (11, "a")]
 if ALL:  # also right before the effect
-    PLACES += [(f"{step}-", side) for step, side in PLACES if step in (4, 6, 7, 8)]
+    PLACES += [(f"{step}-", "a") for step in (4, 6, 7, 8)]
 OTHERS = ("kill-worker", "kill-link", "kill-netd")
 LANES, CONNECTIONS = 4, 25
 

@@ -459,7 +459,8 @@ static void worker_order(struct node *n, unsigned lane, const struct control_lan
 {
     if (o->op == LANE_OP_SET)
         worker_set(n, lane, o);
-    if (o->op == LANE_OP_COPY && n->roles[lane].role == LANE_OWNER) {
+    if (o->op == LANE_OP_COPY &&
+        (n->roles[lane].role == LANE_OWNER || n->roles[lane].role == LANE_FROZEN)) {
         n->worker.copies[lane] = true;
         n->worker.copy[lane] = *o;
     }
