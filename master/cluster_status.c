@@ -29,13 +29,15 @@ static uint64_t disk_free(const struct master *m)
 static void count_lanes(struct master *m)
 {
     for (uint32_t i = 0; i < m->lanes.count; i++)
-        m->lanes.records[i]->queued = 0;
+        m->lanes.records[i]->queued = m->lanes.records[i]->bytes = 0;
     for (uint32_t w = 0; w < m->workers; w++) {
         for (uint32_t i = 0; i < LIMIT_LANES; i++) {
             const struct stats_lane *l = &m->pages[w]->lanes[i];
             struct lane_record *r = l->lane != 0 ? lane_by_number(m, l->lane) : NULL;
-            if (r != NULL)
-                r->queued += l->queued;
+            if (r == NULL)
+                continue;
+            r->queued += l->queued;
+            r->bytes += l->bytes;
         }
     }
 }

@@ -29,7 +29,7 @@ struct lane_record {
     uint32_t acquire_failures;
     uint64_t acquire_ms;    /* when netd is asked (again); 0: it need not be */
     uint64_t version;       /* of its last change, for lane_table_tell */
-    uint64_t queued;        /* recipients, as the workers' pages said last */
+    uint64_t queued, bytes; /* recipients, their messages: as the workers' pages said last */
     uint32_t alarmed_epoch; /* another node's claim that was told */
     struct ip address;
     char pool[LIMIT_NAME_BYTES + 1];

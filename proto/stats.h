@@ -28,6 +28,7 @@ struct stats_lane {
     uint32_t lane; /* 0 = unused */
     uint32_t state;
     uint64_t delivered, deferred, bounced, attempts, queued, open_out;
+    uint64_t bytes; /* of its messages, as they were counted last: within ten seconds */
 };
 /* What the worker is working on, so that the master can tell which message killed it. */
 struct stats_marker {
@@ -48,6 +49,6 @@ struct stats_page {
         accept_us[64]; /* histogram: time from end of data to 250, bucket i = below 2^(i/2) us */
     struct stats_lane lanes[LIMIT_LANES];
 };
-enum { STATS_VERSION = 1 };
+enum { STATS_VERSION = 2 };
 
 #endif

@@ -165,6 +165,7 @@ static enum move_state go(struct lane_move *l)
         return machine_over(l, MOVE_REFUSED);
     }
     l->epoch = r->epoch;
+    l->bytes = r->bytes;
     l->reason[0] = '\0';
     machine_fault(l, 1, true);
     return GIVE_PREPARING;

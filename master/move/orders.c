@@ -20,7 +20,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LANES_TEXT_BYTES = 48 << 10 };
+enum {
+    LANES_TEXT_BYTES = 48 << 10,
+    /* What a copy without a limit is believed to reach, when no move has shown better or worse. */
+    RATE_BELIEVED = 50 << 20,
+    RATE_KNOWN_BYTES = 64 << 20, /* a move of less says nothing */
+};
 
 struct order {
     struct master *m;
@@ -156,6 +161,18 @@ static const char *unfit(struct master *m, const char *to, char why[200])
     return NULL;
 }
 
+/* Of copies on their way to us, this one included: what the disk must hold. */
+static uint64_t bytes_coming(const struct moves *s, const struct move_item *item)
+{
+    uint64_t bytes = item->bytes;
+    for (uint32_t i = 0; i < s->room.active_count; i++) {
+        const struct lane_move *l = s->room.active[i];
+        if (l->side == MOVE_TAKER && l->state < TAKE_OWNING && !ip_eq(&l->address, &item->lane))
+            bytes += l->bytes;
+    }
+    return bytes;
+}
+
 const char *move_refuses(struct master *m, const char *node, const struct move_item *item)
 {
     const struct cluster_node *us = cluster_find(m, config_of(m)->node);
@@ -164,7 +181,8 @@ const char *move_refuses(struct master *m, const char *node, const struct move_i
         ip_is_v4(&host) != ip_is_v4(&item->lane))
         return "open connections could not be forwarded: lane and node (cluster.peers) must both"
                " have IPv4 addresses, or both IPv6";
-    if (us != NULL && us->status.disk_free != 0 && item->bytes > us->status.disk_free / 2)
+    if (us != NULL && us->status.disk_free != 0 &&
+        bytes_coming(m->moves, item) > us->status.disk_free / 2)
         return "there is not room enough on the other node's disk";
     if (m->mode != MODE_RUNNING)
         return "the other node is about to stop";
@@ -194,30 +212,54 @@ static json_t *answer_move(struct order *o, json_t *report)
     return json_pack("{s:o, s:b}", "move", report, "dry_run", o->dry_run);
 }
 
+/* Seconds that a copy of so much takes: by the limit, or as the last moves did. */
+static uint64_t copy_seconds(const struct order *o, uint64_t bytes)
+{
+    const struct room *r = &o->m->moves->room;
+    uint64_t rate = RATE_BELIEVED;
+    for (uint32_t i = 0; i < r->count; i++) {
+        const struct move *v = r->moves[i];
+        struct move_sums s;
+        move_sum(v, &s);
+        if (v->side == MOVE_GIVER && v->ended > v->started && s.bytes_sent > RATE_KNOWN_BYTES)
+            rate = s.bytes_sent / (uint64_t)(v->ended - v->started);
+    }
+    if (o->rate != 0 && o->rate < rate)
+        rate = o->rate;
+    return bytes / rate + 1;
+}
+
+static uint64_t bytes_of(const struct order *o)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < o->count; i++)
+        bytes += lane_by_address(o->m, &o->lanes[i])->bytes;
+    return bytes;
+}
+
 /* What would happen, without a trace of it. */
 static json_t *predict(struct order *o, const char *to)
 {
     struct move v = {.side = MOVE_GIVER, .started = 0, .rate = o->rate, .parallel = 1};
-    uint64_t messages = 0, bytes = 0;
-    const char *us = config_of(o->m)->node;
+    uint64_t messages = 0, bytes = bytes_of(o);
     snprintf(v.pool, sizeof v.pool, "%s", o->pool);
-    snprintf(v.giver, sizeof v.giver, "%s", us);
+    snprintf(v.giver, sizeof v.giver, "%s", config_of(o->m)->node);
     snprintf(v.taker, sizeof v.taker, "%s", to);
     json_t *report = move_report(&v, false), *lanes = json_array();
     for (uint32_t i = 0; i < o->count; i++) {
         char text[IP_TEXT], reason[200] = "";
         const struct lane_move *other = room_lane(&o->m->moves->room, &o->lanes[i]);
-        const struct cluster_lane *told = cluster_lane_at(o->m, us, &o->lanes[i]);
+        const struct lane_record *r = lane_by_address(o->m, &o->lanes[i]);
         ip_format(&o->lanes[i], text);
         if (other != NULL)
             snprintf(reason, sizeof reason, "its last move is not over: %s",
                      move_state_word(other->state));
-        messages += told != NULL ? told->queued : 0;
+        messages += r->queued;
         (void)json_array_append_new(
-            lanes, json_pack("{s:s, s:s, s:i, s:i, s:I, s:i, s:i, s:s}", "lane", text, "state",
+            lanes, json_pack("{s:s, s:s, s:i, s:i, s:I, s:I, s:i, s:s}", "lane", text, "state",
                              reason[0] != '\0' ? "refused" : "waiting", "step", 0, "pause_us", 0,
-                             "messages_left", (json_int_t)(told != NULL ? told->queued : 0),
-                             "bytes_left", 0, "tails", 0, "reason", reason));
+                             "messages_left", (json_int_t)r->queued, "bytes_left",
+                             (json_int_t)r->bytes, "tails", 0, "reason", reason));
     }
     (void)json_object_set_new(report, "id", json_string(""));
     (void)json_object_set_new(report, "state", json_string("preparing"));
@@ -225,6 +267,7 @@ static json_t *predict(struct order *o, const char *to)
     (void)json_object_set_new(report, "lanes_total", json_integer(o->count));
     (void)json_object_set_new(report, "messages_total", json_integer((json_int_t)messages));
     (void)json_object_set_new(report, "bytes_total", json_integer((json_int_t)bytes));
+    (void)json_object_set_new(report, "eta_s", json_integer((json_int_t)copy_seconds(o, bytes)));
     return answer_move(o, report);
 }
 
@@ -278,6 +321,8 @@ static json_t *move(struct order *o)
     const char *no = unfit(o->m, to, why);
     if (no == NULL)
         no = unknown_there(o, to, why);
+    if (no == NULL && bytes_of(o) > cluster_find(o->m, to)->status.disk_free / 2)
+        no = "there is not room enough on the other node's disk";
     if (no != NULL)
         return fail(o, 409, no);
     if (o->dry_run)

@@ -78,7 +78,15 @@ def test_one_lane():
 
 
 def test_a_dry_run_changes_nothing():
-    with Cluster(lanes=2) as c:
+    with Cluster(lanes=2, sink=("--delay", "dot=2000"), limits={"connections": 1}) as c:
+        c.load(rate=0, nodes=["a"], more=["--count", "200", "--size", "20k"]).wait()
+
+        def predicted():
+            """The queue, as it will be copied: messages and bytes are known within ten seconds."""
+            move = c["a"].ask("pool", "move", "main", "--to", "b", "--dry-run", "--rate", "1M")["move"]
+            good = move["messages_total"] > 150 and move["bytes_total"] > 150 * 20000 and move["eta_s"] >= 3
+            return move if good else None
+        assert wait_for("a prediction", predicted)["bytes_total"] < 6_000_000
         done = c["a"].cli("pool", "move", "main", "--to", "b", "--dry-run")
         assert done.returncode == 0, done.stdout + done.stderr
         time.sleep(1)

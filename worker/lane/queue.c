@@ -313,6 +313,23 @@ void entry_expire(struct queue *q, struct qentry *e)
     fates_end(q, e, FATE_EXPIRED, &f);
 }
 
+/* What a copy of the lane would send, with what is ours of it: for people, and for who is to take
+   it. */
+static void count_bytes(struct queue *q, const struct qentry *e)
+{
+    const struct qmsg *m = store_msg(&q->store, e->msg);
+    if (m->first == q->sweep_at && e->state != ENTRY_REPLICA && e->state != ENTRY_TAIL)
+        q->lanes[m->lane].bytes_so_far += store_msg_bytes(m);
+}
+
+static void count_bytes_anew(struct queue *q)
+{
+    for (uint32_t i = 0; i < q->lane_count; i++) {
+        q->lanes[i].bytes = q->lanes[i].bytes_so_far;
+        q->lanes[i].bytes_so_far = 0;
+    }
+}
+
 /* Expiry in every state: a sweep over all entries, so that no list can be forgotten. */
 static void sweep(struct queue *q)
 {
@@ -323,9 +340,13 @@ static void sweep(struct queue *q)
         steps = end;
     for (uint32_t i = 0; i < steps; i++) {
         q->sweep_at = q->sweep_at + 1 < end ? q->sweep_at + 1 : 1;
+        if (q->sweep_at == 1)
+            count_bytes_anew(q);
         if (q->sweep_at >= end)
             break;
         struct qentry *e = store_peek(&q->store, q->sweep_at);
+        if (e != NULL)
+            count_bytes(q, e);
         if (e == NULL || e->state == ENTRY_PARKED || e->state == ENTRY_BOUNCE_DUE ||
             !role_may_end(q, e))
             continue;
@@ -358,10 +379,13 @@ static void publish(struct queue *q)
     p->cache_bytes = q->cache_bytes;
     p->sites = q->sites.used;
     p->domains = q->domains.used;
-    for (uint32_t i = 0; i < q->lane_count; i++)
-        if (q->lanes[i].stats != NULL)
-            q->lanes[i].stats->queued =
-                q->lanes[i].queued - q->lanes[i].replicas - q->lanes[i].tails_there.count;
+    for (uint32_t i = 0; i < q->lane_count; i++) {
+        const struct lane *l = &q->lanes[i];
+        if (l->stats == NULL)
+            continue;
+        l->stats->queued = l->queued - l->replicas - l->tails_there.count;
+        l->stats->bytes = l->bytes;
+    }
 }
 
 void queue_turn(struct queue *q)

@@ -41,6 +41,7 @@ struct lane {
     bool gone;            /* in the log, but not in the configuration any more */
     bool held;
     uint32_t queued;
+    uint64_t bytes, bytes_so_far; /* of its messages: by the last sweep; by the one under way */
     char ehlo[LIMIT_DOMAIN_BYTES + 1];
     char nic[16];
     char name[IP_TEXT];

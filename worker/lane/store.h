@@ -102,6 +102,11 @@ static inline uint32_t store_entry_index(const struct store *s, const struct qen
 {
     return pool_index(&s->entries, e);
 }
+/* What a copy of the message has to carry, about. */
+static inline uint32_t store_msg_bytes(const struct qmsg *m)
+{
+    return m->chunks != 0 && m->raw_bytes > m->bytes ? m->raw_bytes : m->bytes;
+}
 static inline struct content *msg_content(const struct qmsg *m)
 {
     return (struct content *)(uintptr_t)m->content_bits;

@@ -60,7 +60,7 @@ void source_lists_clear(struct source_stream *st)
 
 uint32_t source_msg_bytes(const struct qmsg *m)
 {
-    return m->chunks != 0 && m->raw_bytes > m->bytes ? m->raw_bytes : m->bytes;
+    return store_msg_bytes(m);
 }
 
 static struct source_item item_of(const struct qmsg *m)
