@@ -24,6 +24,7 @@ static const char *const event_words[MOVE_EVENT_COUNT] = {
     [EV_CHANGED] = "changed",     [EV_UNCHANGED] = "unchanged",
     [EV_SET_DONE] = "set-done",   [EV_REPLICATED] = "replicated",
     [EV_TAIL_ZERO] = "tail-zero", [EV_COPY_FAILED] = "copy-failed",
+    [EV_LOST] = "lost",
     [EV_WORKER] = "worker",       [EV_NETD_OK] = "netd-ok",
     [EV_NETD_AGAIN] = "netd-again", [EV_NETD_FAILED] = "netd-failed",
     [EV_PREPARE] = "PREPARE",     [EV_PREPARE_OK] = "PREPARE_OK",

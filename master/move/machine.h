@@ -65,6 +65,7 @@ enum move_event {
     EV_TAIL_ZERO,
     EV_COPY_FAILED, /* l->order.why */
     EV_WORKER,      /* the worker has begun anew */
+    EV_LOST,        /* the giver did not come back while connections of it were open */
     EV_NETD_OK,
     EV_NETD_AGAIN,
     EV_NETD_FAILED, /* l->netd_why */

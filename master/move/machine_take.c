@@ -322,6 +322,13 @@ static enum move_state taken_again(struct lane_move *l)
     return l->state;
 }
 
+/* What it had open is in doubt; nobody needs its packets any more. */
+static enum move_state tail_lost(struct lane_move *l)
+{
+    machine_reason(l, "the giver did not come back: what it had open is in doubt");
+    return TAKE_ENDING;
+}
+
 static enum move_state tail_end(struct lane_move *l)
 {
     return l->item.epoch == l->epoch ? TAKE_ENDING : l->state;
@@ -390,7 +397,9 @@ move_handler *const take_table[MOVE_STATE_COUNT][MOVE_EVENT_COUNT] = {
                      [EV_NETD_AGAIN] = not_acquired,
                      [EV_NETD_FAILED] = not_acquired},
     [TAKE_STARTING] = {[EV_SET_DONE] = running, [EV_TAIL_END] = NULL},
-    [TAKE_TAIL] = {[EV_COMMITTED] = taken_again, [EV_TAIL_END] = tail_end},
+    [TAKE_TAIL] = {[EV_COMMITTED] = taken_again,
+                   [EV_TAIL_END] = tail_end,
+                   [EV_LOST] = tail_lost},
     [TAKE_ENDING] = {[EV_CHANGED] = tail_ended,
                      [EV_NETD_OK] = forwarding_ended,
                      [EV_NETD_FAILED] = forwarding_ended,

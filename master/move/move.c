@@ -320,6 +320,29 @@ static void send_news(struct moves *s)
     }
 }
 
+/* A giver that is gone for good would keep its last lanes where they are for ever. */
+static void look_for_lost(struct moves *s)
+{
+    uint64_t most_ms = 1000ull * config_of(s->master)->cluster.tail_timeout_s;
+    for (uint32_t i = 0; i < s->room.active_count; i++) {
+        struct lane_move *l = s->room.active[i];
+        const struct cluster_node *n = cluster_find(s->master, l->peer);
+        uint64_t since = l->entered_us / 1000;
+        char text[IP_TEXT];
+        if (l->state != TAKE_TAIL || (n != NULL && n->up))
+            continue;
+        if (n != NULL && n->heard_ms > since)
+            since = n->heard_ms;
+        if (s->master->now_ms < since + most_ms)
+            continue;
+        ip_format(&l->address, text);
+        log_warn("lane %s: node %s, which owned it, has not come back for %llu s: nothing is sent on"
+                 " to its open connections any more, and what they carried is in doubt",
+                 text, l->peer, (unsigned long long)most_ms / 1000);
+        lane_move_event(l, EV_LOST);
+    }
+}
+
 void moves_turn(struct master *m)
 {
     struct moves *s = m->moves;
@@ -337,6 +360,7 @@ void moves_turn(struct master *m)
     if (s->news_ms != 0 || s->room.active_count > 0) {
         if (m->now_ms >= s->news_ms) {
             send_news(s);
+            look_for_lost(s);
             s->news_ms = s->room.active_count > 0 ? m->now_ms + MOVE_NEWS_MS : 0;
         }
     }

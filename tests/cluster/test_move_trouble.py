@@ -70,3 +70,29 @@ def test_a_stranger_has_the_address():
             assert move["state"] != "done"
         assert "in use" in why, why
         assert c.lanes[0] in c["a"].owned()
+
+
+def test_the_giver_does_not_come_back():
+    """Its open connections are waited for no longer than cluster.tail_timeout; then the lanes are free again."""
+    with Cluster(lanes=2, sink=("--delay", "dot=15000"), limits={"connections": 20},
+                 sections={"cluster": {"tail_timeout": "4s"}}) as c:
+        c.load(rate=0, nodes=["a"], more=["--count", "30"]).wait()
+        wait_for("attempts", lambda: (c["a"].ledger() or {}).get("queued") == 30)
+        time.sleep(1)
+        ident = c["a"].order("pool", "move", "main", "--to", "b")[0]
+        assert c["a"].wait_move(ident)["tails"] > 10
+        c["a"].kill_all()
+
+        def parts(name):
+            return {lane["state"] for m in c[name].moves(ident) for lane in m["lanes"]}
+        assert parts("b") == {"running"}, "forwarding was over at once"
+        wait_for("the lanes' parts to end", lambda: parts("b") == {"done"}, 20)
+        assert "has not come back" in c["b"].log_text()
+        c["a"].start(wait=False)
+        c["a"].wait_serves()
+        c.wait_settled()
+        wait_for("a to know that it is over", lambda: parts("a") == {"done"}, 20)
+        move = c["b"].wait_move(c["b"].order_when_free("pool", "move", "main", "--to", "a"))
+        assert move["state"] == "done", move
+        c.drained(90)
+        assert c.judge(doubles_most=60, resets_most=60, cuts_most=60) == []
