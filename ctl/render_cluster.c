@@ -255,6 +255,29 @@ static bool differ(double a, double b)
     return a > b || a < b;
 }
 
+/* Nodes, or workers of theirs, that gave no figures: true if there are any. */
+static bool put_silent(const struct view *v, const json_t *nodes)
+{
+    bool silent = false;
+    size_t i;
+    const json_t *node;
+    json_array_foreach(nodes, i, node)
+    {
+        bool whole = json_number(node, "accepted", -1) >= 0;
+        size_t missing = json_array_size(json_object_get(node, "missing"));
+        if (whole && missing == 0)
+            continue;
+        silent = true;
+        if (whole)
+            view_fmt(v, "no figures from %zu workers of node ", missing);
+        else
+            view_fmt(v, "no figures from node ");
+        view_put(v, json_word(node, "node", "?"));
+        view_fmt(v, ": there is no sum without them\n");
+    }
+    return silent;
+}
+
 int render_cluster_ledger(struct cli *c, const json_t *answer)
 {
     static const char *const ends[] = {"delivered", "bounced", "expired", "deleted", "queued"};
@@ -265,32 +288,20 @@ int render_cluster_ledger(struct cli *c, const json_t *answer)
     double have = sum_of(nodes, "accepted") - taken;
     double transit = sum_of(nodes, "handed_over") - taken;
     double sum = transit;
-    bool silent = false;
-    size_t i;
-    const json_t *node;
 
     (void)grid_print(v, ledger_columns, ARRAY_COUNT(ledger_columns), nodes);
+    if (put_silent(v, nodes))
+        return CLI_ERROR; /* what is missing cannot be told from what was lost */
     view_fmt(v, "accepted by the cluster %s", unit_count(have, number));
-    for (i = 0; i < ARRAY_COUNT(ends); i++) {
+    for (size_t i = 0; i < ARRAY_COUNT(ends); i++) {
         double n = sum_of(nodes, ends[i]);
         sum += n;
         view_fmt(v, "%s%s %s", i == 0 ? " = " : " + ", ends[i], unit_count(n, number));
     }
     view_fmt(v, " + in transit %s%s\n", unit_count(transit, number),
-             transit < 0 ? " (its giver has yet to hear of it: it counts at both nodes)" : "");
-    json_array_foreach(nodes, i, node)
-    {
-        if (json_number(node, "accepted", -1) >= 0)
-            continue;
-        silent = true;
-        view_fmt(v, "no figures from node ");
-        view_put(v, json_word(node, "node", "?"));
-        view_fmt(v, ": the sum is without it\n");
-    }
+             transit < 0 ? " (taken over, and its giver has yet to hear of it)" : "");
     bool says_so = !json_is_false(json_object_get(answer, "balanced"));
     bool balances = says_so && !differ(have, sum) && json_array_size(nodes) > 0;
-    if (silent)
-        return CLI_ERROR; /* what is missing cannot be told from what was lost */
     view_colour(v, balances ? COLOUR_GREEN : COLOUR_RED);
     if (balances)
         view_fmt(v, "balanced\n");

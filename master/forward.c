@@ -28,6 +28,16 @@ static void put_result(const struct asked *a, int status, struct span body, char
     json_decref(answer);
 }
 
+static void answer_nothing(struct master *m, const struct asked *a, int status)
+{
+    char text[300] = "the other node's master does not answer";
+    const struct cluster_node *n = cluster_find(m, a->node);
+    if (n != NULL && !n->up)
+        snprintf(text, sizeof text, "node %s cannot be reached: %s", a->node,
+                 n->why[0] != '\0' ? n->why : "it was not heard");
+    proc_answer_error(m->api, a->id, status, text);
+}
+
 static void on_answer(struct master *m, void *ctx, int status, struct span body)
 {
     char result[256];
@@ -39,7 +49,7 @@ static void on_answer(struct master *m, void *ctx, int status, struct span body)
         if (body.n > 0)
             verbs_answer_text(m, a->id, status, body);
         else
-            proc_answer_error(m->api, a->id, status, "the other node's master does not answer");
+            answer_nothing(m, a, status);
     }
     free(a);
 }

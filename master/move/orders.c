@@ -515,9 +515,23 @@ static void start_planned(struct order *o, const uint32_t *targets, uint32_t fro
     free(part.lanes);
 }
 
+/* The reason of the first, which mostly is the only one. */
+static const char *no_taker(struct master *m, char out[300])
+{
+    char why[200];
+    const char *first = NULL;
+    const struct cluster_node *n;
+    for (uint32_t i = 0; first == NULL && (n = cluster_at(m, i)) != NULL; i++)
+        first = n->self ? NULL : unfit(m, n->name, why);
+    snprintf(out, 300, "no other node can take lanes%s%s", first != NULL ? ": " : "",
+             first != NULL ? first : "");
+    return out;
+}
+
 static json_t *node_drain(struct order *o)
 {
     static uint32_t targets[LIMIT_LANES];
+    char why[300];
     const char *node = control_arg(o->f, "node");
     if (node == NULL || !numbers(o))
         return fail(o, 400, "expected node; rate: a number of bytes a second");
@@ -530,7 +544,7 @@ static json_t *node_drain(struct order *o)
     json_t *list = json_array();
     if (plan(o, targets, list) < 0) {
         json_decref(list);
-        return fail(o, 409, "no other node can take lanes: see `mochila cluster status`");
+        return fail(o, 409, no_taker(o->m, why));
     }
     for (uint32_t i = 0; i < o->count; i++) {
         bool first = true;

@@ -100,6 +100,10 @@ def test_a_drain_says_what_stays():
         assert c["a"].owned() == {"10.97.1.3", "10.97.1.4"}
         books = c["a"].ask("ledger", "--cluster")
         assert not books["complete"] and not books["balanced"]
+        done = c["a"].cli("ledger", "--cluster")
+        assert done.returncode == 1 and "no figures from node b" in done.stdout and "accepted by" not in done.stdout
+        done = c["a"].cli("hold", "lane", "10.97.1.1")  # b's
+        assert done.returncode == 1 and "node b cannot be reached" in done.stderr, done.stderr
 
 
 def test_holds_go_with_their_lanes():

@@ -218,7 +218,7 @@ static void test_cluster_ledger(void **state)
          "\"error\":\"no answer\"}]}",
          CLI_ERROR, "no figures from node b"},
         {"{\"nodes\":[{\"node\":\"b\",\"answered\":false}],\"balanced\":false}", CLI_ERROR,
-         "no figures from node b: the sum is without it\n"},
+         "no figures from node b: there is no sum without them\n"},
         {"{\"nodes\":[]}", CLI_ERROR, "NOT balanced"},
     };
     (void)state;
