@@ -61,6 +61,8 @@ int role_mark(struct lane *l, enum record_type type, const struct lane_logged *t
 {
     uint8_t meta[128];
     struct writer w = writer_of(meta, sizeof meta);
+    if (l->shard->unwritten != NULL)
+        return -EBUSY; /* what it counts, or calls whole, is not all in the log before it */
     struct lane_mark m = {.role = (uint8_t)to->role,
                           .ready = to->ready,
                           .given = to->given,

@@ -29,7 +29,8 @@
 
 /* One order; the caller keeps it until on_done. */
 struct role_change {
-    /* From role_turn. 0: durable and in force; -EBUSY: an earlier change still lets entries go;
+    /* From role_turn. 0: durable and in force; -EBUSY: an earlier change still lets entries
+       go, or outcomes are not in the log yet;
        -ESTALE, -EINVAL; -EIO: the log takes nothing now. The fields below are as they are then. */
     void (*on_done)(struct role_change *c, int res);
     uint32_t lane; /* number */

@@ -158,7 +158,8 @@ static void park_change(struct lane *l, struct role_change *c)
 static void on_caught_up(struct role_change *c, int res)
 {
     const struct lane *l = lane_by_number(c->queue, c->lane);
-    if (res == -EBUSY && (l->sweep != SWEEP_NONE || l->change != NULL)) {
+    bool waits = l->sweep != SWEEP_NONE || l->change != NULL || l->shard->unwritten != NULL;
+    if (res == -EBUSY && waits) {
         role_set(c->queue, c); /* the slices of what the log says come first */
         return;
     }

@@ -233,6 +233,34 @@ void stray_had(struct lane *l, struct msg_id id)
 
 /* --- copies --- */
 
+/* An outcome that counts nothing: the owner of the lane does. */
+static void note_uncounted(struct lane *l, enum record_type type, const struct outcome *o,
+                           struct spool_wait *w)
+{
+    struct note_facts n = {.type = type, .lane = l, .outcome = *o};
+    n.outcome.fate = FATE_NONE;
+    shard_note(l->shard, &n, w);
+}
+
+/* DONE without a fate for these entries of one message, which leave the index. */
+static void drop_entries(struct lane *l, struct msg_id id, struct qentry **entries, uint16_t count)
+{
+    struct queue *q = l->shard->queue;
+    static uint8_t indices[2 * LIMIT_RECIPIENTS];
+    MUST(count <= LIMIT_RECIPIENTS);
+    for (uint16_t i = 0; i < count; i++) {
+        indices[2 * i] = (uint8_t)entries[i]->index;
+        indices[2 * i + 1] = (uint8_t)(entries[i]->index >> 8);
+    }
+    struct outcome o = {.id = id,
+                        .at_unix_ms = io_now_unix_ms(q->env.io),
+                        .count = count,
+                        .indices = span_of(indices, 2u * count)};
+    note_uncounted(l, RECORD_DONE, &o, NULL);
+    for (uint16_t i = 0; i < count; i++)
+        role_let_go(q, entries[i]);
+}
+
 int replica_admit(struct queue *q, const struct lane *l, struct msg_id id)
 {
     if (l->role != LANE_REPLICA || l->change != NULL)
@@ -243,17 +271,23 @@ int replica_admit(struct queue *q, const struct lane *l, struct msg_id id)
     for (uint32_t i = m == NULL ? 0 : m->first; i != 0; i = store_entry(&q->store, i)->sibling)
         if (store_entry(&q->store, i)->state == ENTRY_IN_FLIGHT)
             return -EBUSY;
-    return 0;
+    /* what ends the message that is here would come to stand behind the copy */
+    return l->shard->unwritten != NULL ? -EBUSY : 0;
 }
 
+/* Each with a record of its own: if the copy fails, what it was to replace is in the log still, and
+   the owner may have no such message any more. */
 void replica_replace(struct queue *q, struct msg_id id)
 {
+    static struct qentry *copies[LIMIT_RECIPIENTS];
     struct qmsg *m = store_find(&q->store, id);
+    struct lane *l = m == NULL ? NULL : &q->lanes[m->lane];
+    uint16_t n = 0;
     for (uint32_t i = m == NULL ? 0 : m->first; i != 0;) {
         struct qentry *e = store_entry(&q->store, i);
         i = e->sibling;
         if (e->state == ENTRY_REPLICA || e->state == ENTRY_TAIL) {
-            role_let_go(q, e);
+            copies[n++] = e;
         } else if (e->state == ENTRY_BOUNCE_DUE) { /* the notification is ours still, or theirs */
             struct fate_facts f = {.reason = REASON_STRAY};
             fates_end(q, e, FATE_HANDED_OVER, &f);
@@ -261,15 +295,8 @@ void replica_replace(struct queue *q, struct msg_id id)
             hand_over(q, e);
         }
     }
-}
-
-/* An outcome that counts nothing: the owner of the lane does. */
-static void note_uncounted(struct lane *l, enum record_type type, const struct outcome *o,
-                           struct spool_wait *w)
-{
-    struct note_facts n = {.type = type, .lane = l, .outcome = *o};
-    n.outcome.fate = FATE_NONE;
-    shard_note(l->shard, &n, w);
+    if (n > 0)
+        drop_entries(l, id, copies, n);
 }
 
 static void change_one(struct queue *q, struct lane *l, struct qentry *e, const struct outcome *o)
@@ -325,25 +352,6 @@ void replica_outcome(struct lane *l, enum record_type type, const struct outcome
         else
             end_one(q, l, e, o);
     }
-}
-
-/* DONE without a fate for these entries of one message, which leave the index. */
-static void drop_entries(struct lane *l, struct msg_id id, struct qentry **entries, uint16_t count)
-{
-    struct queue *q = l->shard->queue;
-    static uint8_t indices[2 * LIMIT_RECIPIENTS];
-    MUST(count <= LIMIT_RECIPIENTS);
-    for (uint16_t i = 0; i < count; i++) {
-        indices[2 * i] = (uint8_t)entries[i]->index;
-        indices[2 * i + 1] = (uint8_t)(entries[i]->index >> 8);
-    }
-    struct outcome o = {.id = id,
-                        .at_unix_ms = io_now_unix_ms(q->env.io),
-                        .count = count,
-                        .indices = span_of(indices, 2u * count)};
-    note_uncounted(l, RECORD_DONE, &o, NULL);
-    for (uint16_t i = 0; i < count; i++)
-        role_let_go(q, entries[i]);
 }
 
 void replica_drop(struct lane *l, struct msg_id id)
