@@ -146,7 +146,9 @@ json_t *verbs_hold_asked(struct master *m, const char *who, const struct control
 {
     char why[200];
     const struct lane_record *r = lane_of_hold(m, f);
-    if (r != NULL && !is_elsewhere(m, r))
+    const char *kind = control_arg(f, "kind");
+    bool message = kind != NULL && strcmp(kind, "message") == 0 && strcmp(f->verb, "hold") == 0;
+    if (message || (r != NULL && !is_elsewhere(m, r)))
         return change_hold(m, who, f, status);
     if (r == NULL)
         snprintf(why, sizeof why, "there is no such lane");

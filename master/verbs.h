@@ -27,7 +27,7 @@ enum { VERBS_WHAT_BYTES = 320 };
 void verbs_describe(const struct control_frame *f, char *out, size_t cap);
 /*
  * `hold` and `release` of a lane as another node passed them on: carried out only by the lane's
- * owner. The answer with *status; NULL: no memory.
+ * owner; and `hold` of a message that is about to come. The answer with *status; NULL: no memory.
  */
 json_t *verbs_hold_asked(struct master *m, const char *who, const struct control_frame *f,
                          int *status);

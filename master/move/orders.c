@@ -271,8 +271,56 @@ static json_t *predict(struct order *o, const char *to)
     return answer_move(o, report);
 }
 
+/* --- holds of messages --- */
+
+static void on_held_there(struct master *m, void *ctx, int status, struct span body)
+{
+    (void)m;
+    (void)ctx;
+    if (status != 200)
+        log_warn("move: a hold of a message did not go along: %d %.*s", status,
+                 (int)(body.n < 200 ? body.n : 200), (const char *)body.p);
+}
+
+/*
+ * The mail that a hold of a single message keeps goes with its lane, and nobody here knows which
+ * it is: the taker gets all of them, on the way that PREPARE takes after them.
+ */
+static int pass_holds(struct order *o, const char *to)
+{
+    enum { HOLDS_MAX = 48 }; /* questions that may be under way, less some for others */
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < o->m->hold_count; i++)
+        count += strcmp(o->m->holds[i].kind, "message") == 0;
+    if (count > HOLDS_MAX) {
+        snprintf(o->why, sizeof o->why,
+                 "%u single messages are on hold here, more than the %d that can go along: hold"
+                 " their lane or tenant instead",
+                 count, HOLDS_MAX);
+        return -E2BIG;
+    }
+    for (uint32_t i = 0; i < o->m->hold_count; i++) {
+        const struct control_hold *h = &o->m->holds[i];
+        char value[sizeof h->value + 8], why[sizeof h->why + 8], kind[] = "kind=message";
+        char *args[] = {kind, value, why};
+        const struct cluster_verb hold = {.name = "hold", .args = args, .arg_count = 3};
+        if (strcmp(h->kind, "message") != 0)
+            continue;
+        snprintf(value, sizeof value, "value=%s", h->value);
+        snprintf(why, sizeof why, "why=%s", h->why);
+        if (cluster_ask(o->m, to, &hold, on_held_there, NULL) < 0) {
+            snprintf(o->why, sizeof o->why, "too many questions are under way: try again");
+            return -ENOBUFS;
+        }
+    }
+    return 0;
+}
+
 static int start(struct order *o, const char *to, bool drain, struct move **out)
 {
+    int held = pass_holds(o, to);
+    if (held < 0)
+        return held;
     char why[160] = "state.db cannot be written";
     uint64_t number;
     struct move_wish w = {.lanes = o->lanes,

@@ -139,6 +139,25 @@ def test_holds_go_with_their_lanes():
         assert c.judge() == []
 
 
+def test_a_held_message_is_not_tried_by_the_new_owner():
+    with Cluster(lanes=1, sink=("--tempfail", "dot=1"), sections={
+            "queue": {"retry_first": "30s", "retry_greylist": "30s", "retry_max": "30s", "retry_jitter_percent": 0}}) as c:
+        c.load(rate=0, nodes=["a"], more=["--count", "3"], connections=1).wait()
+
+        def rows(node):
+            return {r["id"]: r for r in (node.api("queue", by="message") or {}).get("rows", [])}
+        wait_for("an attempt of each", lambda: [r["attempts"] for r in rows(c["a"]).values()] == [1, 1, 1], 20)
+        held = min(rows(c["a"]))
+        assert c["a"].cli("hold", "message", held, "--why", "evidence").returncode == 0
+        assert c["a"].move_pool("main", "b")["state"] == "done"
+        wait_for("the hold", lambda: rows(c["b"])[held]["reason"] == "held-message", 10)
+        time.sleep(1)
+        assert rows(c["b"])[held]["attempts"] == 1 and holds(c["b"]) == {("message", held): "evidence"}
+        assert c["b"].cli("release", "message", held).returncode == 0
+        wait_for("an attempt", lambda: rows(c["b"])[held]["attempts"] == 2, 20)
+        assert c.judge_nodes() == []
+
+
 def test_reloads_and_new_lanes():
     """Lanes and pools are added to a running cluster; nodes are reloaded at any time of a move; books always balance."""
     with Cluster(pools=POOLS, sink=("--delay", "dot=20-1500")) as c:
