@@ -833,6 +833,32 @@ static void test_unreadable(void **state)
     unmake_nodes();
 }
 
+/* The replica's index is full: the copy stops, says why, and goes on when it is ordered again. */
+static void test_no_room(void **state)
+{
+    (void)state;
+    make_nodes(6);
+    for (int i = 0; i < 30; i++) {
+        send_one();
+        settle(1);
+    }
+    uint32_t most = b.queue->store.entries.count_max;
+    b.queue->store.entries.count_max = 5;
+    seen_failed = 0;
+    order_copy();
+    link_up();
+    settle(300);
+    assert_int_equal(seen_failed, 1);
+    assert_non_null(strstr(last_why, "no room for it"));
+    b.queue->store.entries.count_max = most;
+    order_copy();
+    set_role(&a, LANE_FROZEN);
+    until_ready();
+    check_same();
+    assert_int_equal(seen_failed, 1);
+    unmake_nodes();
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -857,6 +883,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_copies),
         cmocka_unit_test(test_unreadable),
+        cmocka_unit_test(test_no_room),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

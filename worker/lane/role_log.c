@@ -285,7 +285,8 @@ bool role_settle(struct queue *q, struct qentry *e)
         return false;
     }
     epoch = copied ? l->epoch : epoch;
-    bool left = l->role == LANE_AWAY || l->role == LANE_REPLICA; /* it was open when the lane went */
+    /* away: it was open when the lane went */
+    bool left = l->role == LANE_AWAY || l->role == LANE_REPLICA;
     role_set_tail(l, e, left ? epoch < l->logged.given : open && epoch <= l->epoch);
     settle_late(q, l, e, epoch);
     return true;
@@ -367,7 +368,8 @@ bool role_copy_head(const struct queue *q, const struct qmsg *m, uint32_t *epoch
         return false;
     bool copied = l->role == LANE_REPLICA && is_copy(q, m);
     *flags = copied ? ENQ_HEAD_REPLICA : 0;
-    bool late = ((m->flags & MSG_LATE) != 0 && ROLE_BUG != 5) || l->role == LANE_AWAY || l->role == LANE_REPLICA;
+    bool marked = (m->flags & MSG_LATE) != 0 && ROLE_BUG != 5;
+    bool late = marked || l->role == LANE_AWAY || l->role == LANE_REPLICA;
     *epoch = copied || l->role == LANE_OWNER || !late ? l->epoch : l->epoch + 1;
     return true;
 }
