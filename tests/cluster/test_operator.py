@@ -201,8 +201,8 @@ def test_reloads_and_new_lanes():
         assert wrong == [] and len(polls) > 20
         load.stop()
         c.drained()
-        doubles = 0  # a reload ends what is open; nothing is in doubt after it
-        assert c.judge(doubles_most=doubles) == []
+        # Nothing is cut or in doubt; idle connections of workers that leave may end without a farewell.
+        assert c.judge(resets_most=20) == []
 
 
 HOOK = """#!/bin/sh
