@@ -26,18 +26,13 @@
  */
 #include "worker/lane/role_impl.h"
 
-#include "worker/lane/adopted.h"
 #include "worker/lane/deliver.h"
-#include "worker/lane/fates.h"
 #include "worker/lane/flow.h"
 #include "worker/lane/flow_state.h"
 #include "worker/lane/shard_impl.h"
 
 #include <errno.h>
 #include <stdlib.h>
-
-/* About a millisecond of either. */
-enum { LOOKS_PER_TURN = 16384, ACTS_PER_TURN = 1000 };
 
 int roles_create(struct roles **out)
 {
@@ -113,15 +108,6 @@ static void take_names(struct lane *l, const struct role_change *c)
     l->move = c->move;
 }
 
-static void sweep_begin(struct queue *q, struct lane *l, enum role_sweep sweep)
-{
-    MUST(l->sweep == SWEEP_NONE);
-    l->sweep = (uint8_t)sweep;
-    l->sweep_from = q->roles->at;
-    l->sweep_wrapped = false;
-    q->roles->sweeping++;
-}
-
 static void mark_flows(struct queue *q, const struct lane *l)
 {
     for (uint32_t i = 0; q->flow_by_pair.slots != NULL && i <= q->flow_by_pair.mask; i++) {
@@ -150,7 +136,7 @@ static void own_in_force(struct queue *q, struct lane *l, struct role_change *c)
         q->owed_in += c->count;
         flow_state_apply(q, l);
     }
-    sweep_begin(q, l, taken ? SWEEP_OWN : SWEEP_BACK);
+    role_sweep_begin(q, l, taken ? SWEEP_OWN : SWEEP_BACK);
     mark_flows(q, l);
 }
 
@@ -164,7 +150,7 @@ static void given_in_force(struct queue *q, struct lane *l, const struct role_ch
     q->env.stats->handed_over += c->count;
     q->owed_out += c->count;
     flow_state_free(l);
-    sweep_begin(q, l, SWEEP_GIVEN);
+    role_sweep_begin(q, l, SWEEP_GIVEN);
     l->say_stray = l->strays.count > 0;
     q->roles->say |= l->say_stray;
 }
@@ -236,7 +222,7 @@ static void on_replica(struct spool_wait *w, int res)
 static void away_in_force(struct queue *q, struct lane *l)
 {
     if (l->replicas + l->tails_there.count > 0 && l->sweep == SWEEP_NONE)
-        sweep_begin(q, l, SWEEP_DROP);
+        role_sweep_begin(q, l, SWEEP_DROP);
     l->say_stray = l->strays.count > 0;
     q->roles->say |= l->say_stray;
 }
@@ -460,115 +446,7 @@ void role_set(struct queue *q, struct role_change *c)
         finish(q, c, r == -ENOSPC || r == -ENOBUFS ? -EIO : r);
 }
 
-/* --- slices --- */
-
-void role_let_go(struct queue *q, struct qentry *e)
-{
-    entry_unlist(q, e);
-    entry_end(q, e);
-}
-
-static void place_replica(struct queue *q, struct lane *l, struct qentry *e)
-{
-    enum rcpt_state s = (enum rcpt_state)e->cancel;
-    if (s != RCPT_BOUNCE_DUE)
-        q->owed_in--;
-    role_replica_becomes(l, e, RCPT_QUEUED);
-    entry_set_state(q, e, ENTRY_NEW);
-    if (s == RCPT_BOUNCE_DUE)
-        entry_set_state(q, e, ENTRY_BOUNCE_DUE);
-    else if (s == RCPT_PARKED)
-        entry_set_state(q, e, ENTRY_PARKED);
-    else if (s == RCPT_HELD && e->reason != REASON_HELD_MESSAGE)
-        entry_set_state(q, e, ENTRY_HELD);
-    else
-        entry_place(q, e); /* a hold of the operator is decided anew */
-}
-
-/* A stray of a lane that has come to us. The owner before us had it if it took the id from us: all
-   that was adopted came with the lane. What we took from others is ours to deliver; and a lane that
-   was only frozen has no such strays, though ids that came back with it may be adopted still. */
-static void place_stray(struct queue *q, const struct lane *l, struct qentry *e)
-{
-    if (l->sweep == SWEEP_OWN &&
-        adopted_from(q, store_msg(&q->store, e->msg)->id, q->env.config->node)) {
-        struct fate_facts f = {.reason = REASON_STRAY};
-        entry_unlist(q, e);
-        fates_end(q, e, FATE_HANDED_OVER, &f);
-        return;
-    }
-    bool held = e->flow == STRAY_HELD;
-    entry_unlist(q, e);
-    if (held)
-        entry_set_state(q, e, ENTRY_HELD);
-    else
-        entry_place(q, e);
-}
-
-static bool sweep_entry(struct queue *q, struct lane *l, struct qentry *e)
-{
-    bool copied = e->state == ENTRY_REPLICA || e->state == ENTRY_TAIL;
-    switch ((enum role_sweep)l->sweep) {
-    case SWEEP_NONE:
-        return false;
-    case SWEEP_GIVEN:
-        if (e->state == ENTRY_STRAY || e->state == ENTRY_IN_FLIGHT || e->tail || copied ||
-            (store_msg(&q->store, e->msg)->flags & MSG_LATE))
-            return false;
-        if (e->state != ENTRY_BOUNCE_DUE)
-            q->owed_out--;
-        role_let_go(q, e);
-        return true;
-    case SWEEP_DROP:
-        if (!copied)
-            return false;
-        role_let_go(q, e);
-        return true;
-    case SWEEP_OWN:
-    case SWEEP_BACK:
-        role_set_tail(l, e, false);
-        store_msg(&q->store, e->msg)->flags &= (uint8_t)~MSG_LATE;
-        if (e->state == ENTRY_REPLICA)
-            place_replica(q, l, e);
-        else if (e->state == ENTRY_STRAY)
-            place_stray(q, l, e);
-        else
-            return false;
-        return true;
-    }
-    return false;
-}
-
-static void sweeps_end(struct queue *q)
-{
-    struct roles *r = q->roles;
-    for (uint32_t i = 0; i < q->lane_count; i++) {
-        struct lane *l = &q->lanes[i];
-        if (l->sweep == SWEEP_NONE || !l->sweep_wrapped || r->at < l->sweep_from)
-            continue;
-        l->sweep = SWEEP_NONE;
-        r->sweeping--;
-    }
-}
-
-/* One walk over the index serves all lanes: each is done when the walk has come round. */
-static void sweep(struct queue *q)
-{
-    struct roles *r = q->roles;
-    uint32_t acts = 0;
-    for (uint32_t looks = 0; looks < LOOKS_PER_TURN && acts < ACTS_PER_TURN; looks++) {
-        if (r->at + 1 >= store_entry_end(&q->store)) {
-            r->at = 0;
-            for (uint32_t i = 0; i < q->lane_count; i++)
-                q->lanes[i].sweep_wrapped = true;
-            break;
-        }
-        struct qentry *e = store_peek(&q->store, ++r->at);
-        if (e != NULL)
-            acts += sweep_entry(q, entry_lane(q, e), e);
-    }
-    sweeps_end(q);
-}
+/* --- turns --- */
 
 static void say(struct queue *q)
 {
@@ -601,7 +479,7 @@ void role_turn(struct queue *q)
 {
     struct roles *r = q->roles;
     if (r->sweeping > 0)
-        sweep(q);
+        role_sweep(q);
     if (r->say)
         say(q);
     struct role_change *c = r->done;

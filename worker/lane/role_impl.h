@@ -56,6 +56,9 @@ void role_set_tail(struct lane *l, struct qentry *e, bool tail);
 NODISCARD int replica_admit(struct queue *q, const struct lane *l, struct msg_id id);
 /* What is here under this id makes room for the owner's copy. */
 void replica_replace(struct queue *q, struct msg_id id);
+/* role_sweep.c: all entries of the lane are met from here on; and a slice of it, of all lanes. */
+void role_sweep_begin(struct queue *q, struct lane *l, enum role_sweep sweep);
+void role_sweep(struct queue *q);
 /* A connection of the lane has ended. */
 void role_outbound_gone(struct queue *q, struct lane *l);
 /* A DONE is decided for this entry. */
