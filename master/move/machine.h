@@ -26,6 +26,7 @@ enum {
     MOVE_READY_MS = 3000,     /* from FROZEN to the swap; then the giver takes it back */
     MOVE_REACH_MS = 600000,   /* a copy without progress for so long is given up */
     MOVE_NETD_RETRY_MS = 500,
+    MOVE_LINGER_MS = 300,     /* for the last segments of connections that have just been closed */
 };
 enum move_side { MOVE_GIVER = 1, MOVE_TAKER };
 enum move_state {

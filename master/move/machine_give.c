@@ -73,8 +73,11 @@ static void say_given(struct lane_move *l)
         l->env->ops->order_set(l->env->ctx, l);
 }
 
+/* Without the address, or the way to it, the remote side's last segments were answered by RST. */
 static void say_ending(struct lane_move *l)
 {
+    if (machine_ms(l) < MOVE_LINGER_MS)
+        return;
     if ((l->parts & PART_NETD) == 0)
         machine_ask(l, NETD_END_TAIL);
     if ((l->parts & PART_PEER) == 0)
@@ -405,6 +408,13 @@ static enum move_state gone_on(struct lane_move *l)
     return given_if_both(l);
 }
 
+/* Its open connections ended with it: that is known as soon as it says so. */
+static enum move_state report_again(struct lane_move *l)
+{
+    machine_order(l, LANE_OP_REPORT);
+    return l->state;
+}
+
 static enum move_state tail_zero(struct lane_move *l)
 {
     l->tails = 0;
@@ -503,7 +513,9 @@ move_handler *const give_table[MOVE_STATE_COUNT][MOVE_EVENT_COUNT] = {
                     [EV_NO] = not_yet_taken,
                     [EV_TAKEN] = taken,
                     [EV_COMMITREQ] = committed_again},
-    [GIVE_TAIL] = {[EV_TAIL_ZERO] = tail_zero, [EV_COMMITREQ] = committed_again},
+    [GIVE_TAIL] = {[EV_TAIL_ZERO] = tail_zero,
+                   [EV_WORKER] = report_again,
+                   [EV_COMMITREQ] = committed_again},
     [GIVE_ENDING] = {[EV_CHANGED] = end_written,
                      [EV_NETD_OK] = ended_here,
                      [EV_NETD_FAILED] = ended_here,

@@ -208,7 +208,8 @@ static int can_give(struct room *r, const struct move_wish *w, const struct ip *
         if (v != NULL)
             move_id_text(v, id);
         snprintf(why, 160,
-                 other->state == GIVE_TAIL || other->state == TAKE_TAIL
+                 other->state == GIVE_TAIL || other->state == GIVE_ENDING ||
+                         other->state == TAKE_TAIL || other->state == TAKE_ENDING
                      ? "lane %s has open connections of its last move %s: try again when they end"
                      : "lane %s is in move %s already",
                  text, id);
