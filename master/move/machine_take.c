@@ -33,6 +33,19 @@ static void say_enlisting(struct lane_move *l)
     machine_change(l, &c);
 }
 
+/* Not there yet, so without a slot: the giver passes it over. But one that has given the move up,
+   and whose ABORTED was lost, says so again; the worker may have waited for mail to be handed over
+   to an owner that it is not any more. */
+static void say_here(struct lane_move *l)
+{
+    struct move_item item = {.kind = MOVE_PREPARE_OK,
+                             .lane = l->address,
+                             .move = l->move,
+                             .epoch = l->epoch,
+                             .slot = MOVE_NO_SLOT};
+    l->env->ops->send(l->env->ctx, l->peer, &item);
+}
+
 static void say_owning(struct lane_move *l)
 {
     struct lane_change c;
@@ -89,6 +102,8 @@ void take_say(struct lane_move *l, bool again)
         break;
     case TAKE_ENLISTING:
         say_enlisting(l);
+        if (again && machine_slow(l))
+            say_here(l);
         break;
     case TAKE_REPLICA:
         if (MOVE_BUG == 4)
