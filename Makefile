@@ -143,7 +143,7 @@ SOAK_ROUNDS ?= 10
 soak:
 	@sh tests/deps.sh test
 	@CRASH_SEEDS=$(SOAK_SEEDS) SOAK_ROUNDS=$(SOAK_ROUNDS) \
-	    bash tests/run.sh build soak_model soak_move soak_kill soak_crash soak_node
+	    bash tests/run.sh build soak_model soak_move soak_cluster soak_kill soak_crash soak_node
 
 # --- installation ---
 PREFIX     ?= /usr/local

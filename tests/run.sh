@@ -184,6 +184,10 @@ ring_soak_model() { one soak-model 7200 bash tests/model/run.sh --full build/mod
 ring_soak_move() {
     one soak-move 14400 env MOVE_SEEDS="${CRASH_SEEDS:-100000}" build/debug/tests/unit/test_move_sim
 }
+# Every kind of death, cut and abort at every step of a move.
+ring_soak_cluster() {
+    MOVE_ALL=1 CLUSTER_FILES=tests/cluster/test_move_kill.py ring_cluster
+}
 ring_soak_node() {
     local i
     for ((i = 1; i <= ${SOAK_ROUNDS:-10}; i++)); do
