@@ -340,6 +340,61 @@ static int start(struct order *o, const char *to, bool drain, struct move **out)
     return rc;
 }
 
+static void on_other(struct master *m, void *ctx, int status, struct span body)
+{
+    (void)m, (void)ctx;
+    if (status != 200)
+        log_warn("the part of a pool that another node owns does not move: %.*s",
+                 (int)(body.n < 300 ? body.n : 300), (const char *)body.p);
+}
+
+/* The pool's lanes of one other owner, as an order to that node; their number, 0: not sent. */
+static uint32_t order_other(struct order *o, const char *owner, const char *to)
+{
+    static char lanes[LANES_TEXT_BYTES];
+    char target[LIMIT_NAME_BYTES + 8], rate[40], parallel[40], text[IP_TEXT];
+    char *args[] = {lanes, target, rate, parallel};
+    size_t n = (size_t)snprintf(lanes, sizeof lanes, "lane=");
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < o->m->lanes.count && n + IP_TEXT + 1 < sizeof lanes; i++) {
+        const struct lane_record *r = o->m->lanes.records[i];
+        if (!r->configured || strcmp(r->pool, o->pool) != 0 || strcmp(r->owner, owner) != 0)
+            continue;
+        ip_format(&r->address, text);
+        n += (size_t)snprintf(lanes + n, sizeof lanes - n, "%s%s", count > 0 ? "," : "", text);
+        count++;
+    }
+    snprintf(target, sizeof target, "to=%s", to);
+    snprintf(rate, sizeof rate, "rate=%llu", (unsigned long long)o->rate);
+    snprintf(parallel, sizeof parallel, "parallel=%llu", (unsigned long long)o->parallel);
+    const struct cluster_verb verb = {
+        .name = "move", .args = args, .arg_count = ARRAY_COUNT(args)};
+    return cluster_ask(o->m, owner, &verb, on_other, NULL) == 0 ? count : 0;
+}
+
+/* A pool may have several owners: each other one that is up is told to move what it has. Only
+   lanes by name are ordered so, hence nobody passes it on. */
+static void order_others(struct order *o, const char *to, json_t *report)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; list != NULL && i < LIMIT_PEERS + 1; i++) {
+        const struct cluster_node *n = cluster_at(o->m, i);
+        if (n == NULL)
+            break;
+        bool owns = false;
+        for (uint32_t k = 0; !owns && k < o->m->lanes.count; k++) {
+            const struct lane_record *r = o->m->lanes.records[k];
+            owns = r->configured && strcmp(r->pool, o->pool) == 0 && strcmp(r->owner, n->name) == 0;
+        }
+        if (n->self || !owns || strcmp(n->name, to) == 0)
+            continue;
+        uint32_t count = n->up ? order_other(o, n->name, to) : 0;
+        (void)json_array_append_new(
+            list, json_pack("{s:s, s:i}", "node", n->name, "lanes", (int)count));
+    }
+    (void)json_object_set_new(report, "others", list);
+}
+
 static json_t *move(struct order *o)
 {
     const char *pool = control_arg(o->f, "pool"), *lane = control_arg(o->f, "lane");
@@ -377,7 +432,10 @@ static json_t *move(struct order *o)
         return predict(o, to);
     if (start(o, to, false, &v) < 0)
         return fail(o, 409, o->why);
-    return answer_move(o, move_report(v, true));
+    json_t *report = move_report(v, true);
+    if (pool != NULL && report != NULL)
+        order_others(o, to, report);
+    return answer_move(o, report);
 }
 
 /* --- abort, moves --- */

@@ -170,6 +170,25 @@ def wait_owned(c, name, lanes):
     return False
 
 
+def test_a_pool_of_several_owners():
+    """One order, at a node that owns nothing of it, brings all lanes of the pool there."""
+    with Cluster(nodes=("a", "b", "c"), lanes=4, sink=("--delay", "dot=50-300")) as c:
+        load = c.load(rate=100)
+        for lane in c.lanes[:2]:
+            ident, why = c["a"].order("lane", "move", lane, "--to", "b")
+            assert ident, why
+            assert c["a"].wait_move(ident)["state"] == "done"
+        c.wait_settled()
+        wait_for("the tails to end", lambda: all(lane["state"] == "done" for name in "ab" for m in c[name].moves()
+                                                 for n in [m["id"]] for lane in c[name].moves(n)[0]["lanes"]), 20)
+        c["c"].order_when_free("pool", "move", "main", "--to", "c")
+        wait_for("all lanes to be there", lambda: c["c"].owned() == set(c.lanes), 40)
+        c.wait_settled()
+        load.stop()
+        c.drained()
+        assert c.judge() == []
+
+
 def test_throttles_and_attempts_move_along():
     """A message that failed twice at a has had two attempts at b too, and is not tried before its time."""
     with Cluster(lanes=1, sink=("--tempfail", "dot=1"),
