@@ -296,12 +296,21 @@ static void tail_item(void *ctx, struct qentry *e)
 
 /* All that was open at the freeze, also what has come back since. The list stands before its
    FROZEN, so that one wait covers both; an empty one too, as it makes earlier lists void. */
-static int write_tails(struct queue *q, struct lane *l)
+static int write_tails(struct queue *q, struct lane *l, bool again)
 {
     static struct tails t;
     t = (struct tails){.lane = l, .first = true};
-    if (ROLE_BUG != 2)
-        deliver_each_open(q->deliver, l, tail_item, &t);
+    for (uint32_t i = ROLE_BUG == 2 ? 0 : l->open_tails.head; i != 0;) {
+        struct qentry *e = store_entry(&q->store, i);
+        i = e->next;
+        tail_item(&t, e);
+    }
+    uint32_t end = again ? store_entry_end(&q->store) : 0;
+    for (uint32_t i = 1; i < end; i++) { /* the record has failed, and some have ended since */
+        struct qentry *e = store_peek(&q->store, i);
+        if (e != NULL && e->tail && e->state == ENTRY_BOUNCE_DUE && entry_lane(q, e) == l)
+            tail_item(&t, e);
+    }
     for (uint32_t i = l->strays.head; i != 0;) {
         struct qentry *e = store_entry(&q->store, i);
         i = e->next;
@@ -318,6 +327,7 @@ static int freeze(struct queue *q, struct lane *l, struct role_change *c)
         return -EINVAL;
     if (l->tails_there.count > 0)
         return -EBUSY; /* attempts of the owner before us are open still */
+    bool again = l->role == LANE_FROZEN;
     deliver_freeze(q->deliver, l);
     l->role = LANE_FROZEN;
     l->run = false;
@@ -325,7 +335,7 @@ static int freeze(struct queue *q, struct lane *l, struct role_change *c)
     l->tails = l->outbounds;
     struct lane_logged to = logged_as(l, c);
     c->wait.on_durable = on_mark;
-    int r = write_tails(q, l);
+    int r = write_tails(q, l, again);
     return r != 0 ? r : role_mark(l, RECORD_FROZEN, &to, c);
 }
 
