@@ -129,8 +129,8 @@ struct lane_move {
     char pool[LIMIT_NAME_BYTES + 1];
     uint64_t rate, bytes; /* of its copy; what PREPARE says of its size */
     uint64_t entered_us, repeat_us, slow_us, netd_us;
-    /* pause_us, when TAKEN: how long no attempt could start, from the worker's freeze to the taker's
-       worker running */
+    /* pause_us, when TAKEN: how long no attempt could start, from the worker's freeze to the
+       taker's worker running */
     uint64_t frozen_us, paused_us, pause_us;
     struct control_lane_order order, progress; /* last SET_DONE..., last PROGRESS */
     struct move_item item;

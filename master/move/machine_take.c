@@ -17,22 +17,6 @@ static bool replica_here(const struct lane_move *l)
 
 /* --- what states say --- */
 
-static void say_enlisting(struct lane_move *l)
-{
-    struct lane_change c;
-    if (replica_here(l)) {
-        l->env->ops->order_set(l->env->ctx, l);
-        return;
-    }
-    lane_change_of(machine_record(l), &c);
-    snprintf(c.owner, sizeof c.owner, "%s", l->peer);
-    c.epoch = l->epoch;
-    c.owner_slot = l->peer_slot;
-    c.role = LANE_REPLICA;
-    c.move = l->move;
-    machine_change(l, &c);
-}
-
 /* Not there yet, so without a slot: the giver passes it over. But one that has given the move up,
    and whose ABORTED was lost, says so again; the worker may have waited for mail to be handed over
    to an owner that it is not any more. */
@@ -44,6 +28,24 @@ static void say_here(struct lane_move *l)
                              .epoch = l->epoch,
                              .slot = MOVE_NO_SLOT};
     l->env->ops->send(l->env->ctx, l->peer, &item);
+}
+
+static void say_enlisting(struct lane_move *l, bool again)
+{
+    struct lane_change c;
+    if (again && machine_slow(l))
+        say_here(l);
+    if (replica_here(l)) {
+        l->env->ops->order_set(l->env->ctx, l);
+        return;
+    }
+    lane_change_of(machine_record(l), &c);
+    snprintf(c.owner, sizeof c.owner, "%s", l->peer);
+    c.epoch = l->epoch;
+    c.owner_slot = l->peer_slot;
+    c.role = LANE_REPLICA;
+    c.move = l->move;
+    machine_change(l, &c);
 }
 
 static void say_owning(struct lane_move *l)
@@ -101,9 +103,7 @@ void take_say(struct lane_move *l, bool again)
         machine_ask(l, NETD_PREPARE);
         break;
     case TAKE_ENLISTING:
-        say_enlisting(l);
-        if (again && machine_slow(l))
-            say_here(l);
+        say_enlisting(l, again);
         break;
     case TAKE_REPLICA:
         if (MOVE_BUG == 4)

@@ -336,8 +336,8 @@ static void look_for_lost(struct moves *s)
         if (s->master->now_ms < since + most_ms)
             continue;
         ip_format(&l->address, text);
-        log_warn("lane %s: node %s, which owned it, has not come back for %llu s: nothing is sent on"
-                 " to its open connections any more, and what they carried is in doubt",
+        log_warn("lane %s: node %s, which owned it, has not come back for %llu s: nothing is sent"
+                 " on to its open connections any more, and what they carried is in doubt",
                  text, l->peer, (unsigned long long)most_ms / 1000);
         lane_move_event(l, EV_LOST);
     }

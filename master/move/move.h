@@ -50,8 +50,8 @@ void moves_on_worker(struct master *m, struct proc *p);
 /* Is there a tail of this lane (our number)? Asked for netd's START and when an address is acquired
    again: such a lane keeps its forwarding, or its address on lo. */
 bool moves_tail_of(const struct master *m, uint32_t lane, struct move_tail *out);
-/* Does a move bring this lane of ours here, or back? Then the move asks for its address, and lets it
-   run when both worker and netd have said so: nobody else does. */
+/* Does a move bring this lane of ours here, or back? Then the move asks for its address, and lets
+   it run when both worker and netd have said so: nobody else does. */
 bool moves_bring(const struct master *m, const struct lane_record *r);
 
 /*

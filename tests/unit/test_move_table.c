@@ -148,7 +148,8 @@ static void set_up(struct lane_move *l, enum move_state s, enum move_event e, un
                             .state = s,
                             .move = 77,
                             .epoch = 3,
-                            .wanted = s < TAKE_CHECKING && (bits & MOVE) == 0 ? MOVE_OPEN : MOVE_ABORTED,
+                            .wanted = s < TAKE_CHECKING && (bits & MOVE) == 0 ? MOVE_OPEN
+                                                                              : MOVE_ABORTED,
                             .parts = (bits & PARTS) == 0                        ? 0
                                      : s == GIVE_ENDING || s == TAKE_ENDING ? PART_NETD
                                                                             : PART_WORKER,
