@@ -200,7 +200,7 @@ static const struct config_key cluster_keys[] = {
     {ROW("tail_timeout", KEY_SECONDS, 1, DAY, "15m", config, cluster.tail_timeout_s,
          "Time after which attempts that were open at a move are in doubt, while the old owner is "
          "not reached.")},
-    {ROW("move_rate", KEY_SIZE, 0, 64 * GIB, "100M", config, cluster.move_rate,
+    {ROW("move_rate", KEY_SIZE, 0, 64 * GIB, "32M", config, cluster.move_rate,
          "Bytes a second that all copies of this node's lanes may take; 0 = no limit.")},
     {ROW("move_lanes", KEY_COUNT, 1, LIMIT_LANES, "8", config, cluster.move_lanes,
          "Lanes of a pool that are copied at a time.")},
