@@ -94,7 +94,7 @@ def send(sock, frame, fds=()):
 class StatsPage:
     """A counters page in a memfd; the layout is read from proto/stats.h."""
 
-    LANES = 4096
+    LANES, LANE_BYTES = 4096, 64
 
     def __init__(self):
         with open(os.path.join(ROOT, "proto/stats.h")) as f:
@@ -108,8 +108,8 @@ class StatsPage:
         self.histogram_at = 8 * len(self.names) + 24
         self.lanes_at = self.histogram_at + 64 * 8
         self.fd = os.memfd_create("stats")
-        os.ftruncate(self.fd, self.lanes_at + self.LANES * 56)
-        self.set(version=1)
+        os.ftruncate(self.fd, self.lanes_at + self.LANES * self.LANE_BYTES)
+        self.set(version=int(re.search(r"STATS_VERSION = (\d+)", text).group(1)))
 
     def set(self, **values):
         for name, value in values.items():
@@ -119,5 +119,5 @@ class StatsPage:
         os.pwrite(self.fd, struct.pack("<Q", count), self.histogram_at + 8 * index)
 
     def lane(self, index, lane, delivered=0, deferred=0, bounced=0, attempts=0, queued=0, out=0):
-        os.pwrite(self.fd, struct.pack("<IIQQQQQQ", lane, 1, delivered, deferred, bounced, attempts,
-                                       queued, out), self.lanes_at + 56 * index)
+        os.pwrite(self.fd, struct.pack("<IIQQQQQQQ", lane, 1, delivered, deferred, bounced, attempts,
+                                       queued, out, 0), self.lanes_at + self.LANE_BYTES * index)
