@@ -258,7 +258,8 @@ def test_a_program_moves_the_addresses():
         lane = (c.lanes[0], "2", "a", "b", "main")
         assert any(call[:2] == ("acquire", "acquire") and call[3:] == lane for call in hook_calls(c, "b"))
         assert any(call[0] == "release" and call[3] == c.lanes[0] for call in hook_calls(c, "a"))
-        assert any(call[0] == "end_tail" and call[3] == c.lanes[0] for call in hook_calls(c, "a"))
+        wait_for("the end of the tail at the giver", lambda: any(
+            call[0] == "end_tail" and call[3] == c.lanes[0] for call in hook_calls(c, "a")), 20)
         c.lab["r"].ip("neigh", "flush", "dev", "eth0")  # this program announces nothing
         c.load(rate=0, nodes=["a"], more=["--count", "40"]).wait()
         c.drained()
