@@ -8,10 +8,11 @@ bench:
 
 # Hosts are network namespaces: both need root, iproute2 and python3, and say so.
 bench-move:
+	@sh tests/deps.sh move
 	$(MAKE) BUILD=release B=build/release all
 	/usr/bin/python3 bench/bench_move.py build/release
 
-demo-move: deps
-	@command -v python3 >/dev/null || { echo "demo-move: needs python3 and iproute2" >&2; exit 1; }
+demo-move:
+	@sh tests/deps.sh move
 	@$(MAKE) --no-print-directory -j$(JOBS) BUILD=release B=build/release all
 	@python3 bench/demo_move.py build/release

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what building (or, with "test", testing) needs on Debian 12; does nothing when all is there.
+# Installs what building (or, with "test", testing; with "move", the demo of a move) needs on Debian 12; does nothing
+# when all is there.
 set -eu
 packages="gcc libc6-dev make pkg-config protobuf-c-compiler protobuf-compiler libprotobuf-c-dev liburing-dev
 libc-ares-dev libidn2-dev libyaml-dev libjansson-dev libsqlite3-dev libmicrohttpd-dev libcurl4-openssl-dev libnanomsg-dev
@@ -8,6 +9,7 @@ if [ "${1:-build}" = test ]; then
     packages="$packages clang libclang-rt-14-dev libcmocka-dev python3 python3-pytest python3-dnspython
     python3-aiosmtpd iproute2 openssl e2fsprogs xfsprogs mount groff-base git spin"
 fi
+[ "${1:-build}" != move ] || packages="$packages python3 iproute2 openssl"
 missing=
 for p in $packages; do
     dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
