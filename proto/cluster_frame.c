@@ -3,6 +3,7 @@
 
 #include "proto/budget.h"
 #include "proto/cluster.pb-c.h"
+#include "proto/pb_bytes.h"
 
 #include <errno.h>
 
@@ -14,16 +15,6 @@ enum {
 };
 static_assert(CLUSTER_LANES_PER_FRAME * LANE_BYTES_MAX + 1024 <= LIMIT_LINK_PAYLOAD_BYTES,
               "the lanes of a STATUS fit a frame");
-
-static ProtobufCBinaryData bytes_of(const void *p, size_t n)
-{
-    return (ProtobufCBinaryData){.len = n, .data = (uint8_t *)(uintptr_t)p};
-}
-
-static ProtobufCBinaryData text_bytes(const char *s)
-{
-    return bytes_of(s, strlen(s));
-}
 
 /* --- decoding --- */
 

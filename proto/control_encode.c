@@ -7,6 +7,7 @@
 #include "proto/control.h"
 
 #include "proto/control.pb-c.h"
+#include "proto/pb_bytes.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -59,15 +60,6 @@ static void *take(struct scratch *s, size_t n)
     return p;
 }
 
-static ProtobufCBinaryData bytes_of(const void *p, size_t n)
-{
-    return (ProtobufCBinaryData){.len = n, .data = (uint8_t *)(uintptr_t)p};
-}
-static ProtobufCBinaryData text_of_str(const char *s)
-{
-    return bytes_of(s, strlen(s));
-}
-
 static void encode_ready(struct encoding *e)
 {
     mochila__ready__init(&e->u.ready);
@@ -85,10 +77,10 @@ static Mochila__Hold **put_holds(struct encoding *e)
         const struct control_hold *h = &f->holds[i];
         list[i] = take(&e->scratch, sizeof **list);
         mochila__hold__init(list[i]);
-        list[i]->kind = text_of_str(h->kind);
-        list[i]->value = text_of_str(h->value);
+        list[i]->kind = text_bytes(h->kind);
+        list[i]->value = text_bytes(h->value);
         list[i]->has_why = h->why[0] != '\0';
-        list[i]->why = text_of_str(h->why);
+        list[i]->why = text_bytes(h->why);
         list[i]->has_since = true;
         list[i]->since = h->since;
     }
@@ -112,7 +104,7 @@ static Mochila__LanePlace **put_lanes(struct encoding *e)
         list[i]->role = l->role;
         list[i]->run = l->run;
         list[i]->has_owner = l->owner[0] != '\0';
-        list[i]->owner = text_of_str(l->owner);
+        list[i]->owner = text_bytes(l->owner);
         list[i]->has_owner_slot = l->role != 0 && l->owner_slot != CONTROL_NO_SLOT;
         list[i]->owner_slot = l->owner_slot;
         list[i]->has_move = l->move != 0;
@@ -147,7 +139,7 @@ static void encode_start(struct encoding *e)
     s->shards = f->shards;
     s->n_listeners = f->listener_count;
     s->listeners = f->listeners;
-    s->config_name = text_of_str(f->config_name);
+    s->config_name = text_bytes(f->config_name);
     s->has_core = true;
     s->core = f->core;
     s->has_held = true;
@@ -211,11 +203,11 @@ static void encode_query(struct encoding *e)
     Mochila__Query *q = &e->u.query;
     mochila__query__init(q);
     q->id = f->id;
-    q->verb = text_of_str(f->verb);
+    q->verb = text_bytes(f->verb);
     q->n_args = f->arg_count;
     q->args = take(&e->scratch, f->arg_count * sizeof(*q->args));
     for (uint32_t i = 0; i < f->arg_count; i++)
-        q->args[i] = text_of_str(f->args[i]);
+        q->args[i] = text_bytes(f->args[i]);
     e->m.query = q;
 }
 
@@ -251,7 +243,7 @@ static void encode_link(struct encoding *e)
     l->has_stream = l->has_seq = l->has_peer_stream = l->has_received = l->has_durable = true;
     l->has_incarnation = l->has_version = l->has_payload = l->has_why = true;
     l->op = in->op;
-    l->peer = text_of_str(in->peer);
+    l->peer = text_bytes(in->peer);
     l->channel = in->channel;
     l->stream = in->stream;
     l->seq = in->seq;
@@ -261,7 +253,7 @@ static void encode_link(struct encoding *e)
     l->incarnation = in->incarnation;
     l->version = in->version;
     l->payload = bytes_of(e->f->body, e->f->body_bytes);
-    l->why = text_of_str(in->why);
+    l->why = text_bytes(in->why);
     e->m.link = l;
 }
 
@@ -288,12 +280,12 @@ static void encode_lane(struct encoding *e)
     l->move = in->move;
     l->role = in->role;
     l->run = in->run;
-    l->node = text_of_str(in->node);
+    l->node = text_bytes(in->node);
     l->has_slot = in->slot != CONTROL_NO_SLOT;
     l->slot = in->slot;
     l->rate = in->rate;
     l->result = (uint32_t)-in->result;
-    l->why = text_of_str(in->why);
+    l->why = text_bytes(in->why);
     l->messages_sent = in->messages_sent;
     l->messages_left = in->messages_left;
     l->bytes_sent = in->bytes_sent;

@@ -6,6 +6,7 @@
 
 #include "proto/budget.h"
 #include "proto/lane.pb-c.h"
+#include "proto/pb_bytes.h"
 #include "proto/spool_record.h"
 
 #include <errno.h>
@@ -23,11 +24,6 @@ enum {
 static_assert(HEAD_BYTES_MAX + PREFIX_BYTES <= LIMIT_CARRIER_PAYLOAD_BYTES, "a head fits");
 
 /* --- out --- */
-
-static ProtobufCBinaryData bytes_of(const void *p, size_t n)
-{
-    return (ProtobufCBinaryData){.len = n, .data = (uint8_t *)(uintptr_t)p};
-}
 
 static bool any_origin(const struct lane_frame *f)
 {

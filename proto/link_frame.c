@@ -4,6 +4,7 @@
 #include "proto/budget.h"
 #include "proto/link.pb-c.h"
 #include "proto/node_uri.h"
+#include "proto/pb_bytes.h"
 
 #include <errno.h>
 
@@ -14,11 +15,6 @@ enum {
     BUDGET_BYTES = 2 * LIMIT_LINK_FRAME_BYTES + 4096,
     OVERHEAD_BYTES = 256, /* of any frame, without its payload */
 };
-
-static ProtobufCBinaryData bytes_of(const void *p, size_t n)
-{
-    return (ProtobufCBinaryData){.len = n, .data = (uint8_t *)(uintptr_t)p};
-}
 
 size_t link_frame_room(const struct link_frame *f)
 {

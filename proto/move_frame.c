@@ -5,6 +5,7 @@
 #include "proto/budget.h"
 #include "proto/move.pb-c.h"
 #include "proto/node_uri.h"
+#include "proto/pb_bytes.h"
 
 #include <errno.h>
 
@@ -14,11 +15,6 @@ enum {
 };
 static_assert(MOVE_ITEMS * ITEM_BYTES_MAX + 64 <= LIMIT_LINK_PAYLOAD_BYTES, "a full frame fits");
 static_assert(MOVE_NEWS_BYTES + 64 <= LIMIT_LINK_PAYLOAD_BYTES, "news fits");
-
-static ProtobufCBinaryData bytes_of(const void *p, size_t n)
-{
-    return (ProtobufCBinaryData){.len = n, .data = (uint8_t *)(uintptr_t)p};
-}
 
 static void fill_item(const struct move_item *in, Mochila__MoveItem *out)
 {

@@ -3,6 +3,7 @@
 
 #include "proto/budget.h"
 #include "proto/netd.pb-c.h"
+#include "proto/pb_bytes.h"
 
 #include <errno.h>
 
@@ -11,16 +12,6 @@ enum {
     BUDGET_BYTES = 192 << 10,
     ADDRESS_BYTES = 16,
 };
-
-static ProtobufCBinaryData bytes_of(const void *p, size_t n)
-{
-    return (ProtobufCBinaryData){.len = n, .data = (uint8_t *)(uintptr_t)p};
-}
-
-static ProtobufCBinaryData text_bytes(const char *s)
-{
-    return bytes_of(s, strlen(s));
-}
 
 /* Text without control characters that fits, with its NUL. Absent is empty. */
 static int take_text(const ProtobufCBinaryData *in, char *out, size_t cap)

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "proto/budget.h"
 #include "proto/lane.pb-c.h"
+#include "proto/pb_bytes.h"
 #include "worker/lane/flow.h"
 
 #include <errno.h>
@@ -57,11 +58,6 @@ static bool is_spent(const struct queue *q, const struct flow *f)
     const struct config_limits *lim = site_at(q, f->site)->limits;
     return (lim->messages_per_s > 0 && f->message_tokens < lim->messages_per_s) ||
            (lim->new_connections_per_s > 0 && f->connect_tokens < lim->new_connections_per_s);
-}
-
-static ProtobufCBinaryData text_bytes(const char *s)
-{
-    return (ProtobufCBinaryData){.len = strlen(s), .data = (uint8_t *)(uintptr_t)s};
 }
 
 static void fill(const struct queue *q, const struct flow *f, Mochila__FlowState *m)
