@@ -389,19 +389,6 @@ void deliver_freeze(struct deliver *d, struct lane *l)
     }
 }
 
-void deliver_each_open(struct deliver *d, const struct lane *l,
-                       void (*fn)(void *ctx, struct qentry *e), void *ctx)
-{
-    struct store *s = &d->queue->store;
-    for (struct outbound *o = d->all; o != NULL; o = o->next) {
-        if (o->flow == NULL || outbound_lane(o) != l)
-            continue;
-        for (unsigned i = 0; i < o->job.count; i++)
-            if (o->job.entries[i] != 0 && store_entry(s, o->job.entries[i])->tail)
-                fn(ctx, store_entry(s, o->job.entries[i]));
-    }
-}
-
 /* --- what the client says --- */
 
 static void on_client_idle(void *owner)

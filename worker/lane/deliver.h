@@ -20,9 +20,6 @@ void deliver_drain(struct deliver *d);
 /* The lane is about to be frozen: idle connections quit, those that are not connected yet end, what
    has not been begun goes back. Entries of transactions under way become tails. */
 void deliver_freeze(struct deliver *d, struct lane *l);
-/* Those entries. */
-void deliver_each_open(struct deliver *d, const struct lane *l,
-                       void (*fn)(void *ctx, struct qentry *e), void *ctx);
 /* Connections that exist, and those with a transaction under way. */
 uint32_t deliver_open(const struct deliver *d);
 uint32_t deliver_busy(const struct deliver *d);
