@@ -6,6 +6,7 @@ where side a gives and side b takes. What kills or stops does it once, right aft
 MOVE_ALL=1 (make soak) runs every kind of trouble at every step; without it the kinds take turns, so that each step
 sees one of them and each kind two steps.
 """
+import contextlib
 import os
 import time
 
@@ -48,6 +49,24 @@ def finish(c, deaths):
     open_most = deaths * LANES * CONNECTIONS
     wrong = c.judge(doubles_most=open_most, resets_most=open_most, cuts_most=open_most)
     assert wrong == []
+
+
+@contextlib.contextmanager
+def stopped_at(step, side):
+    """A small cluster under load whose move to b has stopped the master of `side` at the step; with the load and the
+    order, which still runs."""
+    with small(start=False) as c:
+        for name in "ab":
+            env = {"MOCHILA_FAULT_MOVE": f"{step}:{side}:stop"} if name == side else {}
+            c[name].start(wait=False, **env)
+        for name in "ab":
+            c[name].wait_serves()
+        c.wait_settled()
+        load = c.load(rate=100)
+        time.sleep(1)
+        order = c["a"].cli_start("pool", "move", "main", "--to", "b", "--detach")
+        wait_for(f"step {step} to stop {side}", c[side].stopped, 30)
+        yield c, load, order
 
 
 def moves_on(c):
@@ -122,17 +141,7 @@ def test_a_child_dies(step, side, action):
 
 @pytest.mark.parametrize("step, side", PLACES if ALL else [(7, "a")])
 def test_both_nodes_die_at_once(step, side):
-    with small(start=False) as c:
-        for name in "ab":
-            env = {"MOCHILA_FAULT_MOVE": f"{step}:{side}:stop"} if name == side else {}
-            c[name].start(wait=False, **env)
-        for name in "ab":
-            c[name].wait_serves()
-        c.wait_settled()
-        load = c.load(rate=100)
-        time.sleep(1)
-        order = c["a"].cli_start("pool", "move", "main", "--to", "b", "--detach")
-        wait_for(f"step {step} to stop {side}", c[side].stopped, 30)
+    with stopped_at(step, side) as (c, load, order):
         for name in "ab":
             c[name].kill_all()
         order.wait(60)
@@ -153,17 +162,7 @@ def finish_load(c, load, deaths):
 @pytest.mark.parametrize("step, side", places("cut"))
 def test_the_wire_is_cut(step, side):
     """At the step the cable is pulled, for five seconds; a stopped master makes room for it."""
-    with small(start=False) as c:
-        for name in "ab":
-            env = {"MOCHILA_FAULT_MOVE": f"{step}:{side}:stop"} if name == side else {}
-            c[name].start(wait=False, **env)
-        for name in "ab":
-            c[name].wait_serves()
-        c.wait_settled()
-        load = c.load(rate=100)
-        time.sleep(1)
-        order = c["a"].cli_start("pool", "move", "main", "--to", "b", "--detach")
-        wait_for(f"step {step} to stop {side}", c[side].stopped, 30)
+    with stopped_at(step, side) as (c, load, order):
         c.lab.cut("a")
         c[side].go_on()
         time.sleep(5)
@@ -175,17 +174,7 @@ def test_the_wire_is_cut(step, side):
 @pytest.mark.parametrize("step, side", places("abort"))
 def test_an_abort(step, side):
     """The order to stop comes while the step is being taken: the move ends, with one owner."""
-    with small(start=False) as c:
-        for name in "ab":
-            env = {"MOCHILA_FAULT_MOVE": f"{step}:{side}:stop"} if name == side else {}
-            c[name].start(wait=False, **env)
-        for name in "ab":
-            c[name].wait_serves()
-        c.wait_settled()
-        load = c.load(rate=100)
-        time.sleep(1)
-        order = c["a"].cli_start("pool", "move", "main", "--to", "b", "--detach")
-        wait_for(f"step {step} to stop {side}", c[side].stopped, 30)
+    with stopped_at(step, side) as (c, load, order):
         if side == "b":  # the giver still answers
             assert [c["a"].cli("move", "abort", m["id"]).returncode for m in c["a"].moves()], "no move is shown"
         c[side].go_on()
