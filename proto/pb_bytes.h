@@ -1,6 +1,6 @@
 /*
- * pb_bytes - bytes of ours as a protobuf-c field that is about to be packed. The field borrows them:
- * they must outlive the pack. For codecs only; protobuf-c structs go no further.
+ * pb_bytes - bytes of ours as a protobuf-c field that is about to be packed. They are borrowed:
+ * they must outlive the pack. For codecs only.
  */
 #ifndef PROTO_PB_BYTES_H
 #define PROTO_PB_BYTES_H
